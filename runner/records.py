@@ -43,3 +43,90 @@ class BadRow:
     @property
     def where(self) -> str:
         return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent for one item.
+
+    Attributes:
+        body: the JSON body, as the bytes that go over the wire.
+        fingerprint: 32 hexadecimal digits over everything that changes the answer.
+        input_tokens: estimate of the input, in tokens.
+    """
+
+    item: Item
+    body: bytes
+    fingerprint: str
+    input_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer with status 200, not yet understood.
+
+    Attributes:
+        request_id: the server's `x-request-id`.
+        server_ms: the server's own processing time (`openai-processing-ms`), in milliseconds.
+    """
+
+    body: bytes
+    content_type: str = "application/json"
+    request_id: str | None = None
+    server_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one attempt, as the server counted them; None where it did not say."""
+
+    input: int | None = None
+    cached: int | None = None
+    output: int | None = None
+    reasoning: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A reply, understood: what the model said and why it stopped."""
+
+    text: str | None
+    refusal: str | None
+    finish_reason: str | None
+    usage: Usage
+    service_tier: str | None = None
+
+
+@dataclass(slots=True)
+class Result:
+    """The outcome of one request; each field named like an output column without its underscore.
+
+    It is filled in while the request lives, and never changed after it is stored. Times ending in `_at` are
+    microseconds since 1970 (UTC); the others are seconds. Tokens and cost are summed over all attempts, because
+    a reply that had to be thrown away was paid for too.
+    """
+
+    item: Item
+    status: str = "error"
+    answer: dict[str, Any] | None = None
+    error_type: str | None = None
+    error: str | None = None
+    finish_reason: str | None = None
+    raw: str | None = None
+    attempts: int = 0
+    queued_at: int | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    throttle_s: float = 0.0
+    backoff_s: float = 0.0
+    latency_s: float | None = None
+    total_s: float | None = None
+    server_ms: float | None = None
+    input_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost_usd: float | None = None
+    request_id: str | None = None
+    endpoint: str | None = None
+    fingerprint: str | None = None

@@ -1,0 +1,166 @@
+"""The two ways to say the same thing to a server: Responses and Chat Completions.
+
+A dialect knows its path, how a request body is laid out, and where in a reply the text, the reason for stopping
+and the usage stand. It knows nothing of labels or schemas beyond passing one on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from runner.errors import InvalidReply
+from runner.records import Completion, Reply, Usage
+
+Messages = Sequence[tuple[str, str]]
+
+
+class Dialect(Protocol):
+    """One API of an endpoint."""
+
+    name: str
+    path: str
+    messages_key: str
+    max_tokens_keys: tuple[str, ...]
+
+    def format(self, schema: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
+        """Return the body's keys that ask for JSON of this schema."""
+
+    def completion(self, payload: dict[str, Any]) -> Completion:
+        """Read a reply's JSON object.
+
+        Raises:
+            InvalidReply: a part is missing that every true reply has.
+        """
+
+
+class Responses:
+    """`POST /responses` (https://platform.openai.com/docs/api-reference/responses)."""
+
+    name = "responses"
+    path = "/responses"
+    messages_key = "input"
+    max_tokens_keys = ("max_output_tokens",)
+
+    def format(self, schema: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
+        return {"text": {"format": {"type": "json_schema", "name": "answer", "schema": schema, "strict": strict}}}
+
+    def completion(self, payload: dict[str, Any]) -> Completion:
+        output = payload.get("output")
+        if not isinstance(output, list):
+            raise InvalidReply("the reply has no `output`")
+        texts: list[str] = []
+        refusal: str | None = None
+        for part in output:
+            if not isinstance(part, dict) or part.get("type") != "message":
+                continue
+            for content in part.get("content") or ():
+                if content.get("type") == "output_text" and isinstance(content.get("text"), str):
+                    texts.append(content["text"])
+                elif content.get("type") == "refusal":
+                    refusal = str(content.get("refusal"))
+        finish = payload.get("status")
+        if finish == "completed":
+            finish = "stop"
+        elif finish == "incomplete":
+            finish = (payload.get("incomplete_details") or {}).get("reason")
+            finish = "length" if finish == "max_output_tokens" else finish
+        elif finish == "failed":
+            said = (payload.get("error") or {}).get("message") or "no reason given"
+            raise InvalidReply(f"the server could not finish the reply: {said}", kind="server_error")
+        usage = payload.get("usage") or {}
+        return Completion(
+            "".join(texts) if texts else None,
+            refusal,
+            finish,
+            Usage(
+                _count(usage.get("input_tokens")),
+                _count((usage.get("input_tokens_details") or {}).get("cached_tokens")),
+                _count(usage.get("output_tokens")),
+                _count((usage.get("output_tokens_details") or {}).get("reasoning_tokens")),
+            ),
+            payload.get("service_tier"),
+        )
+
+
+class ChatCompletions:
+    """`POST /chat/completions` (https://platform.openai.com/docs/api-reference/chat)."""
+
+    name = "chat"
+    path = "/chat/completions"
+    messages_key = "messages"
+    max_tokens_keys = ("max_completion_tokens", "max_tokens")
+
+    def format(self, schema: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
+        return {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": schema, "strict": strict},
+            }
+        }
+
+    def completion(self, payload: dict[str, Any]) -> Completion:
+        choices = payload.get("choices")
+        if not isinstance(choices, list) or not choices:
+            raise InvalidReply("the reply has no `choices`")
+        choice = choices[0]
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            raise InvalidReply("the reply has no `message`")
+        text, refusal = message.get("content"), message.get("refusal")
+        usage = payload.get("usage") or {}
+        return Completion(
+            text if isinstance(text, str) else None,
+            str(refusal) if refusal else None,
+            choice.get("finish_reason"),
+            Usage(
+                _count(usage.get("prompt_tokens")),
+                _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")),
+                _count(usage.get("completion_tokens")),
+                _count((usage.get("completion_tokens_details") or {}).get("reasoning_tokens")),
+            ),
+            payload.get("service_tier"),
+        )
+
+
+_DIALECTS: dict[str, Dialect] = {"responses": Responses(), "chat": ChatCompletions()}
+
+
+def dialect(name: str) -> Dialect:
+    """Return the dialect for the job file's `api`."""
+    return _DIALECTS[name]
+
+
+def understand(dialect: Dialect, reply: Reply) -> Completion:
+    """Read a reply.
+
+    Raises:
+        InvalidReply: it is not JSON, or not a reply of this API. Nothing is guessed.
+    """
+    try:
+        payload = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        raise InvalidReply(_not_json(reply)) from None
+    if not isinstance(payload, dict):
+        raise InvalidReply("the reply is JSON, but not an object")
+    try:
+        return dialect.completion(payload)
+    except (AttributeError, TypeError, KeyError):
+        raise InvalidReply(f"the reply does not have the shape of the `{dialect.name}` API") from None
+
+
+def _not_json(reply: Reply) -> str:
+    start = reply.body[:60].decode("utf-8", "replace").replace("\n", " ").strip()
+    if not start:
+        return "the reply is empty"
+    if "event-stream" in reply.content_type or start.startswith("data:"):
+        return "the server sent a stream of events although none was asked for"
+    if "html" in reply.content_type or start.startswith("<"):
+        return f"the server sent a web page instead of JSON: {start}"
+    return f"the reply is not complete JSON: {start}"
+
+
+def _count(value: Any) -> int | None:
+    """Read a token count; anything but a whole number from 0 up is unknown."""
+    return value if type(value) is int and value >= 0 else None

@@ -1,0 +1,147 @@
+"""The append-only file of finished results of a part that is still open: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.errors import FatalError
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # ASCII only: any text survives, lone surrogates too
+_INDEX = re.compile(rb'\{"_index":(\d+)[,}]')
+
+
+class Journal:
+    """Appends rows; each is with the operating system before `append` returns, so that a killed process loses none.
+
+    Args:
+        path: created when missing.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: int | None = None
+        self._dirty = False
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write one row whole, or not at all.
+
+        Raises:
+            OSError: it could not be written (the disk is full); the journal is as it was before.
+        """
+        if self._file is None:
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        line = (_encode(row) + "\n").encode("ascii")
+        written = os.write(self._file, line)
+        if written != len(line):
+            self._take_back_and_retry(line, written)
+        self._dirty = True
+
+    def _take_back_and_retry(self, line: bytes, written: int) -> None:
+        assert self._file is not None
+        size = os.fstat(self._file).st_size
+        try:
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+        except OSError:
+            os.ftruncate(self._file, size - written)
+            raise
+
+    def sync(self) -> None:
+        """Make what was appended survive a power failure."""
+        if self._dirty and self._file is not None:
+            self._dirty = False
+            os.fsync(self._file)
+
+    def close(self) -> None:
+        """Sync and close; a later `append` opens it again."""
+        if self._file is not None:
+            self.sync()
+            os.close(self._file)
+            self._file = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Where a row stands in a journal: its index, and the bytes that hold it."""
+
+    index: int
+    offset: int
+    length: int
+
+
+def lines(path: Path) -> list[Line]:
+    """Return the rows of a journal in order of their index; where one stands twice, the later counts."""
+    found: dict[int, Line] = {}
+    offset = 0
+    with open(path, "rb") as file:
+        for line in file:
+            match = _INDEX.match(line)
+            if match is None:
+                raise _damaged(path, offset)
+            index = int(match[1])
+            found[index] = Line(index, offset, len(line))
+            offset += len(line)
+    return [found[index] for index in sorted(found)]
+
+
+def read(path: Path, batch_bytes: int = 4 << 20) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of a journal in order of their index, in batches of about `batch_bytes`."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    with open(path, "rb") as file:
+        for line in lines(path):
+            file.seek(line.offset)
+            try:
+                batch.append(json.loads(file.read(line.length)))
+            except ValueError:
+                raise _damaged(path, line.offset) from None
+            size += line.length
+            if size >= batch_bytes:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def repair(path: Path) -> set[int]:
+    """Cut off a last line that a crash left unfinished, and return the indexes of the rows that are there.
+
+    Raises:
+        FatalError: a line in the middle is damaged, which no crash of ours can do.
+    """
+    indexes: set[int] = set()
+    good = 0
+    with open(path, "rb+") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            try:
+                row = json.loads(line)
+                indexes.add(row["_index"])
+            except (ValueError, KeyError, TypeError):
+                if file.read(1):
+                    raise _damaged(path, good) from None
+                break
+            good += len(line)
+        file.truncate(good)
+    return indexes
+
+
+def _damaged(path: Path, offset: int) -> FatalError:
+    with open(path, "rb") as file:
+        number = file.read(offset).count(b"\n") + 1
+    return FatalError(
+        "this line of the journal is damaged, and a crash alone does not do that",
+        kind="damaged_journal",
+        where=f"{path}:{number}",
+        hint="check the disk; then delete the line and resume: its row is sent again, all others are kept",
+    )

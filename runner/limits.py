@@ -1,0 +1,87 @@
+"""Keeps a run within the limits of an endpoint, as the server counts them.
+
+`aiolimiter` meters requests and tokens. What it leaves to its user is added here: tokens in order of arrival,
+amounts larger than its bucket, a rate that no window of 60 seconds exceeds, and a pause for everyone when the
+server asks for one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+from aiolimiter import AsyncLimiter
+
+_REQUEST_BURST_S = 0.1  # so that a timer that wakes late loses nothing
+_TOKEN_BURST_S = 0.5
+
+
+class Limiter:
+    """Requests per minute, tokens per minute, and pauses of one endpoint. Belongs to one event loop.
+
+    Concurrency is not its business: a strategy has as many workers as the job allows in flight.
+
+    Args:
+        waiting: entered around every wait, so that a stopping run can end it.
+    """
+
+    def __init__(
+        self,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._requests = None if requests_per_minute is None else _bucket(requests_per_minute, _REQUEST_BURST_S)
+        self._tokens = None if tokens_per_minute is None else _bucket(tokens_per_minute, _TOKEN_BURST_S)
+        self._in_order = asyncio.Lock()  # aiolimiter serves small amounts first; large requests would starve
+        self._waiting = waiting
+        self._resume_at = 0.0
+
+    @property
+    def meters_tokens(self) -> bool:
+        return self._tokens is not None
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody start a request for so long; a longer pause that is on already stays."""
+        self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + seconds)
+
+    def paused_s(self) -> float:
+        """Return how long the pause that is on still lasts, in seconds."""
+        return max(0.0, self._resume_at - asyncio.get_running_loop().time())
+
+    async def acquire(self, tokens: int) -> None:
+        """Wait until a request of `tokens` (input and output) may be sent."""
+        if self._requests is None and self._tokens is None and not self._resume_at:
+            return
+        with self._waiting():
+            await self._pass_pause()
+            if self._tokens is not None:
+                async with self._in_order:
+                    await _acquire_all(self._tokens, tokens)
+            if self._requests is not None:
+                await self._requests.acquire()
+            await self._pass_pause()  # one may have begun while we waited
+
+    async def _pass_pause(self) -> None:
+        while (delay := self.paused_s()) > 0:
+            await asyncio.sleep(delay)
+
+
+def _bucket(per_minute: float, burst_s: float) -> AsyncLimiter:
+    """Return a limiter that never lets more than `per_minute` through in any 60 seconds.
+
+    A leaky bucket of capacity c lets c at once and then its rate: c - 1 + 60 * rate in the worst minute. So the
+    rate is lowered by what the burst adds, 1/600 for a burst of 0.1 s.
+    """
+    capacity = 1 + per_minute / 60 * burst_s
+    rate = (per_minute - (capacity - 1)) / 60
+    return AsyncLimiter(capacity, capacity / rate)
+
+
+async def _acquire_all(limiter: AsyncLimiter, amount: float) -> None:
+    """Acquire any amount, also more than the bucket holds at once."""
+    while amount > 0:
+        portion = min(amount, limiter.max_rate)
+        await limiter.acquire(portion)
+        amount -= portion

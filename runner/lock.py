@@ -1,0 +1,49 @@
+"""One run of a job at a time. The kernel drops the lock with its holder, so a dead one holds nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runner.errors import LockedError
+
+
+@contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Hold a job's folder.
+
+    Args:
+        what: what the holder is doing, for the message that another one gets.
+
+    Raises:
+        LockedError: another process holds it; the message names it.
+    """
+    path = folder / ".lock"
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise LockedError(
+                f"another run of this job is going on: {_holder(file.read())}",
+                where=str(folder),
+                hint="wait for it, or stop it with Ctrl-C (or `kill`) there",
+            ) from None
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "doing": what}))
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def _holder(text: str) -> str:
+    try:
+        holder = json.loads(text)
+        return f"{holder['doing']} (process {holder['pid']} on {holder['host']})"
+    except (ValueError, KeyError, TypeError):
+        return "its holder left no name"

@@ -1,0 +1,140 @@
+"""The output's columns: the user's first, under their own names, then the runner's, which start with an underscore."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from runner.dataset.columns import to_array
+from runner.errors import SpecError
+from runner.records import Result
+
+_TIME = pa.timestamp("us", tz="UTC")
+RUNNER_FIELDS = (
+    pa.field("_index", pa.int64()),
+    pa.field("_id", pa.string()),
+    pa.field("_model", pa.string()),
+    pa.field("_status", pa.string()),
+    pa.field("_error_type", pa.string()),
+    pa.field("_error", pa.string()),
+    pa.field("_finish_reason", pa.string()),
+    pa.field("_raw", pa.string()),
+    pa.field("_attempts", pa.int32()),
+    pa.field("_queued_at", _TIME),
+    pa.field("_started_at", _TIME),
+    pa.field("_finished_at", _TIME),
+    pa.field("_throttle_s", pa.float64()),
+    pa.field("_backoff_s", pa.float64()),
+    pa.field("_latency_s", pa.float64()),
+    pa.field("_total_s", pa.float64()),
+    pa.field("_server_ms", pa.float64()),
+    pa.field("_input_tokens", pa.int64()),
+    pa.field("_cached_tokens", pa.int64()),
+    pa.field("_output_tokens", pa.int64()),
+    pa.field("_reasoning_tokens", pa.int64()),
+    pa.field("_cost_usd", pa.float64()),
+    pa.field("_request_id", pa.string()),
+    pa.field("_endpoint", pa.string()),
+    pa.field("_fingerprint", pa.string()),
+)
+
+
+class Output:
+    """The schema of a job's output, and results as rows of it.
+
+    Args:
+        input_fields: the input columns to copy.
+        answer_fields: the columns of the answer.
+
+    Raises:
+        SpecError: two columns would have the same name.
+    """
+
+    def __init__(self, input_fields: Sequence[pa.Field], answer_fields: Sequence[pa.Field], model: str) -> None:
+        _refuse_clashes([f.name for f in input_fields], [f.name for f in answer_fields])
+        self.schema = pa.schema([*input_fields, *answer_fields, *RUNNER_FIELDS])
+        self._inputs = [f.name for f in input_fields]
+        self._model = model
+
+    def row(self, result: Result) -> dict[str, Any]:
+        """Return a result as a JSON-able row; columns without a value may be absent."""
+        item = result.item
+        fields = item.fields
+        row: dict[str, Any] = {"_index": item.index, "_id": item.id}
+        for name in self._inputs:
+            if name in fields:
+                row[name] = fields[name]
+        if result.answer is not None:
+            row.update(result.answer)
+        row["_model"] = self._model
+        row["_status"] = result.status
+        if result.error_type is not None:
+            row["_error_type"] = result.error_type
+            row["_error"] = result.error
+        row["_finish_reason"] = result.finish_reason
+        row["_raw"] = result.raw
+        row["_attempts"] = result.attempts
+        row["_queued_at"] = result.queued_at
+        row["_started_at"] = result.started_at
+        row["_finished_at"] = result.finished_at
+        row["_throttle_s"] = round(result.throttle_s, 6)
+        row["_backoff_s"] = round(result.backoff_s, 6)
+        row["_latency_s"] = _rounded(result.latency_s)
+        row["_total_s"] = _rounded(result.total_s)
+        row["_server_ms"] = result.server_ms
+        row["_input_tokens"] = result.input_tokens
+        row["_cached_tokens"] = result.cached_tokens
+        row["_output_tokens"] = result.output_tokens
+        row["_reasoning_tokens"] = result.reasoning_tokens
+        row["_cost_usd"] = result.cost_usd
+        row["_request_id"] = result.request_id
+        row["_endpoint"] = result.endpoint
+        row["_fingerprint"] = result.fingerprint
+        return row
+
+    def table(self, rows: Sequence[dict[str, Any]]) -> pa.Table:
+        """Return rows, as `row` made them, as an Arrow table of this schema."""
+        arrays = [to_array([row.get(field.name) for row in rows], field) for field in self.schema]
+        return pa.Table.from_arrays(arrays, schema=self.schema)
+
+
+def kept_fields(schema: pa.Schema, keep: Sequence[str] | None) -> list[pa.Field]:
+    """Return the input columns that go to the output.
+
+    Raises:
+        SpecError: `keep` names a column that the input does not have.
+    """
+    if keep is None:
+        return list(schema)
+    names = schema.names
+    for name in keep:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = (f"did you mean `{near[0]}`? " if near else "") + f"columns: {', '.join(names)}"
+            raise SpecError(f"`input.keep` names `{name}`, and the input has no such column", hint=hint)
+    return [schema.field(name) for name in keep]
+
+
+def _refuse_clashes(inputs: Sequence[str], answers: Sequence[str]) -> None:
+    own = {f.name for f in RUNNER_FIELDS}
+    for name in inputs:
+        if name in own:
+            raise SpecError(
+                f"the input column `{name}` has the name of one of the runner's own columns",
+                hint="list the columns to copy under `input.keep`, without it",
+            )
+        if name in answers:
+            raise SpecError(
+                f"the input and the answer both have a column `{name}`",
+                hint="name the answer's column with `output.column`, or leave the input's out of `input.keep`",
+            )
+    for name in answers:
+        if name in own:
+            raise SpecError(f"the answer's column `{name}` has the name of one of the runner's own columns")
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)

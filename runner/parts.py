@@ -1,0 +1,130 @@
+"""Sealed parts: Parquet files that each cover a fixed, contiguous range of input rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from runner import journal
+from runner.atomic import replacing
+from runner.errors import FatalError
+from runner.output import Output
+from runner.stats import Stats
+
+_PART = re.compile(r"part-(\d{5,})\.parquet")
+_COLUMNS = ["_index", "_status", "_error_type"]
+
+
+def part_path(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:05d}.parquet"
+
+
+def journal_path(folder: Path, number: int) -> Path:
+    return folder / f"journal-{number:05d}.jsonl"
+
+
+def retry_path(folder: Path, number: int) -> Path:
+    """Return where new results for rows of a sealed part wait until they are merged into it."""
+    return folder / f"retry-{number:05d}.jsonl"
+
+
+def sealed(folder: Path) -> list[Path]:
+    """Return the sealed parts of a run in order."""
+    return sorted(
+        (path for path in folder.glob("part-*.parquet") if _PART.fullmatch(path.name)),
+        key=lambda path: int(path.stem.split("-")[1]),
+    )
+
+
+def number_of(path: Path) -> int:
+    """Return the number in a part's or journal's name."""
+    return int(path.stem.split("-")[1])
+
+
+def seal(folder: Path, number: int, output: Output, metadata: Mapping[str, Any]) -> None:
+    """Turn a complete journal into a Parquet file, then delete it. May be repeated after a crash at any point.
+
+    Raises:
+        OSError: the disk is full; the journal is still there.
+    """
+    source = journal_path(folder, number)
+    _write(part_path(folder, number), output, (output.table(rows) for rows in journal.read(source)), metadata)
+    source.unlink()
+
+
+def merge(folder: Path, number: int, output: Output, metadata: Mapping[str, Any]) -> None:
+    """Replace rows of a sealed part by their new results, then delete the file that held those."""
+    source = retry_path(folder, number)
+    newer = {row["_index"]: row for rows in journal.read(source) for row in rows}
+    _write(part_path(folder, number), output, _merged(part_path(folder, number), output, newer), metadata)
+    source.unlink()
+
+
+def _merged(path: Path, output: Output, newer: dict[int, dict[str, Any]]) -> Iterator[pa.Table]:
+    with open_part(path) as part:
+        for group in range(part.num_row_groups):
+            table = part.read_row_group(group)
+            indexes = table.column("_index")
+            replaced = [newer[i] for i in indexes.to_pylist() if i in newer]
+            if replaced:
+                old = table.filter(pc.invert(pc.is_in(indexes, value_set=pa.array(list(newer), pa.int64()))))
+                table = pa.concat_tables([old.cast(output.schema), output.table(replaced)]).sort_by("_index")
+            yield table
+
+
+def _write(path: Path, output: Output, tables: Iterator[pa.Table], metadata: Mapping[str, Any]) -> None:
+    stats = Stats()
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, output.schema, compression="zstd", compression_level=3) as writer,
+    ):
+        for table in tables:
+            writer.write_table(table)
+            stats.add(table)
+        about = {**metadata, "rows": stats.rows, "failed": stats.failed, "timing": stats.timing()}
+        writer.add_key_value_metadata({"runner": json.dumps(about)})
+    pa.default_memory_pool().release_unused()
+
+
+def open_part(path: Path) -> pq.ParquetFile:
+    """Open a sealed part.
+
+    Raises:
+        FatalError: it is not a readable Parquet file.
+    """
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise FatalError(
+            f"this part cannot be read: {error}",
+            kind="damaged_part",
+            where=str(path),
+            hint="restore it from a copy; or delete it and resume, and its rows are sent again",
+        ) from None
+
+
+def about(path: Path) -> dict[str, Any]:
+    """Return what a part says of itself: rows, failed, timing and the run it belongs to."""
+    with open_part(path) as part:
+        metadata = part.schema_arrow.metadata or part.metadata.metadata or {}
+        text = (part.metadata.metadata or metadata).get(b"runner", b"{}")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def failed_indexes(path: Path) -> set[int]:
+    """Return the rows of a part that failed and that another attempt could change: bad input stays bad."""
+    with open_part(path) as part:
+        table = part.read(columns=_COLUMNS)
+    failed = pc.and_(
+        pc.equal(table.column("_status"), "error"),
+        pc.invert(pc.equal(pc.coalesce(table.column("_error_type"), pa.scalar("")), "bad_row")),
+    )
+    return set(table.filter(failed).column("_index").to_pylist())

@@ -1,0 +1,79 @@
+"""Turns an input row into the bytes that are sent for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from runner.dialects import Dialect
+from runner.records import Item, Request
+from runner.template import PromptTemplate
+
+CHARACTERS_PER_TOKEN = 4.0  # a first guess for English; `usage` in the replies is the truth
+
+
+class RequestBuilder:
+    """Renders rows of one job.
+
+    Only the messages differ between rows, so the rest of the body is encoded once.
+
+    Args:
+        endpoint_kind: part of the fingerprint, because another kind of server answers differently.
+        answer_schema: JSON Schema sent along, or None.
+    """
+
+    def __init__(
+        self,
+        template: PromptTemplate,
+        dialect: Dialect,
+        model: str,
+        parameters: Mapping[str, Any],
+        answer_schema: Mapping[str, Any] | None,
+        *,
+        strict: bool = True,
+        endpoint_kind: str = "openai",
+    ) -> None:
+        self._template = template
+        rest: dict[str, Any] = {"model": model, **dict(sorted(parameters.items()))}
+        if answer_schema is not None:
+            for key, value in dialect.format(answer_schema, strict=strict).items():
+                # `parameters: {text: {verbosity: low}}` and the format live under one key
+                rest[key] = {**rest[key], **value} if isinstance(rest.get(key), Mapping) else value
+        self._head = f'{{"{dialect.messages_key}":'.encode()
+        self._tail = b"," + _encode(rest)[1:]
+        self._salt = f"{endpoint_kind}\n{dialect.name}\n".encode()
+        self.max_output_tokens = max_output_tokens(parameters, dialect)
+        self._overhead_tokens = len(_encode(answer_schema)) / CHARACTERS_PER_TOKEN if answer_schema else 0.0
+
+    def build(self, item: Item) -> Request:
+        """Return the request for one row.
+
+        Raises:
+            MissingField: the row lacks a field that the template needs.
+        """
+        messages = [{"role": role, "content": text} for role, text in self._template.render(item.fields)]
+        body = self._head + _encode(messages) + self._tail
+        characters = sum(len(message["content"]) for message in messages)
+        return Request(
+            item,
+            body,
+            hashlib.blake2b(self._salt + body, digest_size=16).hexdigest(),
+            int(characters / CHARACTERS_PER_TOKEN + self._overhead_tokens) + 1,
+        )
+
+
+def max_output_tokens(parameters: Mapping[str, Any], dialect: Dialect) -> int | None:
+    """Return the longest answer the job allows, in tokens."""
+    for key in dialect.max_tokens_keys:
+        if isinstance(parameters.get(key), int):
+            return int(parameters[key])
+    return None
+
+
+def _encode(value: Any) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # a lone surrogate has no UTF-8, but JSON can spell it
+        return json.dumps(value, separators=(",", ":")).encode()

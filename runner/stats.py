@@ -1,0 +1,116 @@
+"""The numbers of a run, counted from the rows on disk: memory stays the same however many there are."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_STEP = math.log(1.01)  # latencies are counted in steps of 1 %
+COLUMNS = [
+    "_status", "_error_type", "_error", "_id", "_attempts", "_latency_s", "_started_at", "_finished_at",
+    "_throttle_s", "_backoff_s", "_input_tokens", "_cached_tokens", "_output_tokens", "_cost_usd",
+]  # fmt: skip
+
+
+class Stats:
+    """Sums over rows of output."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.failed = 0
+        self.attempts = 0
+        self.latency_s = 0.0
+        self.throttle_s = 0.0
+        self.backoff_s = 0.0
+        self.tokens = {"input": 0, "cached": 0, "output": 0}
+        self.cost_usd = 0.0
+        self.cost_unknown = 0
+        self.errors: dict[str, dict[str, Any]] = {}
+        self._histogram: dict[int, int] = {}
+        self._first_us: int | None = None
+        self._last_us: int | None = None
+
+    def add(self, table: pa.Table) -> None:
+        """Count the rows of a table that has at least the columns `COLUMNS`."""
+        self.rows += table.num_rows
+        self.attempts += _sum(table, "_attempts") or 0
+        self.latency_s += _sum(table, "_latency_s") or 0.0
+        self.throttle_s += _sum(table, "_throttle_s") or 0.0
+        self.backoff_s += _sum(table, "_backoff_s") or 0.0
+        for name in self.tokens:
+            self.tokens[name] += _sum(table, f"_{name}_tokens") or 0
+        self.cost_usd += _sum(table, "_cost_usd") or 0.0
+        sent = pc.greater(table.column("_attempts"), 0)
+        self.cost_unknown += pc.sum(pc.and_(sent, pc.is_null(table.column("_cost_usd")))).as_py() or 0
+        self._add_latencies(table.column("_latency_s"))
+        self._add_span(table)
+        failures = table.filter(pc.equal(table.column("_status"), "error"))
+        self.failed += failures.num_rows
+        self._add_errors(failures)
+
+    def _add_latencies(self, latencies: pa.ChunkedArray) -> None:
+        measured = pc.max_element_wise(latencies.drop_null(), 1e-6)
+        steps = pc.cast(pc.floor(pc.divide(pc.ln(measured), _STEP)), pa.int64())
+        for entry in pc.value_counts(steps).to_pylist():
+            self._histogram[entry["values"]] = self._histogram.get(entry["values"], 0) + entry["counts"]
+
+    def _add_span(self, table: pa.Table) -> None:
+        first = pc.min(table.column("_started_at").cast(pa.int64())).as_py()
+        last = pc.max(table.column("_finished_at").cast(pa.int64())).as_py()
+        if first is not None:
+            self._first_us = first if self._first_us is None else min(self._first_us, first)
+        if last is not None:
+            self._last_us = last if self._last_us is None else max(self._last_us, last)
+
+    def _add_errors(self, failures: pa.Table) -> None:
+        for entry in pc.value_counts(failures.column("_error_type")).to_pylist():
+            kind = entry["values"] or "unknown"
+            if kind not in self.errors:
+                example = failures.filter(pc.equal(failures.column("_error_type"), entry["values"])).slice(0, 1)
+                self.errors[kind] = {
+                    "rows": 0,
+                    "example": example.column("_error")[0].as_py(),
+                    "example_id": example.column("_id")[0].as_py(),
+                }
+            self.errors[kind]["rows"] += entry["counts"]
+
+    def percentile_s(self, share: float) -> float | None:
+        """Return the latency that `share` of the rows stay within, in seconds, to 1 % of its value."""
+        total = sum(self._histogram.values())
+        below = 0
+        for step in sorted(self._histogram):
+            below += self._histogram[step]
+            if below >= share * total:
+                return math.exp((step + 0.5) * _STEP)
+        return None
+
+    def timing(self, wall_s: float | None = None) -> dict[str, Any]:
+        """Return the interval timing.
+
+        Args:
+            wall_s: time spent working; default: from the first start to the last finish.
+        """
+        if wall_s is None and self._first_us is not None and self._last_us is not None:
+            wall_s = (self._last_us - self._first_us) / 1e6
+        return {
+            "wall_s": _rounded(wall_s),
+            "items_per_s": _rounded(self.rows / wall_s) if wall_s else None,
+            "latency_p50_s": _rounded(self.percentile_s(0.50)),
+            "latency_p95_s": _rounded(self.percentile_s(0.95)),
+            "latency_p99_s": _rounded(self.percentile_s(0.99)),
+            "latency_sum_s": _rounded(self.latency_s),
+            "speedup_over_one_by_one": _rounded(self.latency_s / wall_s) if wall_s else None,
+            "throttle_sum_s": _rounded(self.throttle_s),
+            "backoff_sum_s": _rounded(self.backoff_s),
+        }
+
+
+def _sum(table: pa.Table, column: str) -> Any:
+    return pc.sum(table.column(column)).as_py()
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,53 @@
+"""Ends a run early without losing anything: the source dries up, waits end, and what is in flight finishes."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Any
+
+from runner.errors import RunnerError
+
+
+class Stop:
+    """Whether the run should end, and why.
+
+    A worker that only waits (for a limit, a pause or a backoff) is cancelled at once: its row was not answered and
+    is sent again when the run is resumed. A worker whose request is with the server goes on until the answer is
+    in, because that answer is paid for.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.reason: RunnerError | None = None
+        self._waiting: set[asyncio.Task[Any]] = set()
+
+    def request(self, reason: RunnerError | None = None) -> None:
+        """Stop. The first reason counts."""
+        if not self.requested:
+            self.requested = True
+            self.reason = reason
+            for task in list(self._waiting):
+                task.cancel()
+
+    def waiting(self) -> Stop:
+        """Return the context in which the current task may be cancelled by a stop."""
+        return self
+
+    async def sleep(self, seconds: float) -> None:
+        with self:
+            await asyncio.sleep(seconds)
+
+    def __enter__(self) -> None:
+        if self.requested:
+            raise asyncio.CancelledError
+        task = asyncio.current_task()
+        if task is not None:
+            self._waiting.add(task)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._waiting.discard(task)

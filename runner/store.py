@@ -1,0 +1,256 @@
+"""Keeps every result: journals while a part is open, Parquet once it is complete. Nothing else writes results.
+
+A part is complete when the source has passed its last row and all its rows have a result. Sealing and syncing run
+in one background thread, so that neither holds up the event loop nor meets the other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from runner import journal, parts
+from runner.errors import FatalError
+from runner.journal import Journal
+from runner.output import Output
+from runner.records import BadRow, Item, Result
+
+Row = TypeVar("Row", Item, BadRow)
+_BALLAST_BYTES = 4 << 20
+_BREATH = 500  # rows passed over before others get a turn
+_OPEN_FILES = 32
+
+
+@dataclass(slots=True)
+class _OpenPart:
+    journal: Journal
+    expected: int = 0  # rows that the source has given out so far, finished ones included
+    finished: int = 0
+    passed: bool = False  # the source is beyond its last row
+    done: set[int] = field(default_factory=set)  # indexes with a result from before; only while the source is in it
+
+
+class ResultStore:
+    """The results of one run. Use it as a context manager.
+
+    Args:
+        folder: the run's folder.
+        metadata: written into each part.
+        retry: give out the failed rows of sealed parts, and merge their new results in.
+        trouble: called once when the disk fails although the result at hand could be saved.
+
+    Raises:
+        FatalError: the folder cannot be written to, or something in it is damaged.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        output: Output,
+        rows_per_part: int,
+        metadata: Mapping[str, Any],
+        *,
+        retry: bool = False,
+        trouble: Callable[[FatalError], None] = lambda error: None,
+    ) -> None:
+        self._folder = folder
+        self._output = output
+        self._rows_per_part = rows_per_part
+        self._metadata = metadata
+        self._retry = retry
+        self._trouble = trouble
+        self._open: dict[int, _OpenPart] = {}
+        self._ballast = folder / ".ballast"
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="seal")
+        self._sealing: set[Future[None]] = set()
+        self.found = 0  # rows that had a result when the store was opened
+        self.found_failed = 0
+        try:
+            self._recover()
+            self._load_ballast()
+        except OSError as error:
+            raise disk_error(error, folder) from error
+
+    def __enter__(self) -> ResultStore:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _recover(self) -> None:
+        """Bring the folder of a killed run into order: nothing here loses a result."""
+        for path in self._folder.glob("*.tmp"):
+            path.unlink()
+        for path in sorted(self._folder.glob("retry-*.jsonl")):
+            journal.repair(path)
+            parts.merge(self._folder, parts.number_of(path), self._output, self._metadata)
+        for path in parts.sealed(self._folder):
+            parts.journal_path(self._folder, parts.number_of(path)).unlink(missing_ok=True)
+            about = parts.about(path)
+            self.found += about.get("rows", 0)
+            self.found_failed += about.get("failed", 0)
+        for path in sorted(self._folder.glob("journal-*.jsonl")):
+            self.found += len(journal.repair(path))
+
+    def _load_ballast(self) -> None:
+        """Keep some space back, so that what is in flight when the disk fills up can still be written."""
+        descriptor = os.open(self._ballast, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            os.posix_fallocate(descriptor, 0, _BALLAST_BYTES)
+        finally:
+            os.close(descriptor)
+
+    def missing(self, rows: Iterable[Row]) -> Iterator[Row | None]:
+        """Yield the rows that have no result yet, in order; None stands for a pause after many that have one.
+
+        In a retry these are the rows that failed.
+        """
+        current: int | None = None
+        select: Callable[[int], bool] = _everything
+        passed_over = 0
+        for row in rows:
+            number = row.index // self._rows_per_part
+            if number != current:
+                if current is not None:
+                    self._leave(current)
+                current = number
+                select = self._enter(number)
+            if select(row.index):
+                yield row
+                continue
+            passed_over += 1
+            if passed_over % _BREATH == 0:
+                yield None
+        if current is not None:
+            self._leave(current)
+
+    def _enter(self, number: int) -> Callable[[int], bool]:
+        """Open a part and return which of its rows to give out."""
+        part = parts.part_path(self._folder, number)
+        if self._retry:
+            failed = parts.failed_indexes(part) if part.exists() and parts.about(part).get("failed") else set()
+            if failed:
+                self._open[number] = _OpenPart(Journal(parts.retry_path(self._folder, number)), len(failed))
+            return failed.__contains__
+        if part.exists():
+            return _nothing
+        path = parts.journal_path(self._folder, number)
+        opened = _OpenPart(Journal(path))
+        if path.exists():
+            opened.done = {line.index for line in journal.lines(path)}
+            opened.finished = len(opened.done)
+        self._open[number] = opened
+
+        def select(index: int) -> bool:
+            opened.expected += 1
+            return index not in opened.done
+
+        return select
+
+    def _leave(self, number: int) -> None:
+        part = self._open.get(number)
+        if part is not None:
+            part.passed = True
+            part.done = set()
+            self._seal_if_complete(number, part)
+
+    def append(self, result: Result) -> None:
+        """Store a result. When this returns, killing the process does not lose it.
+
+        Raises:
+            FatalError: it could not be written, even with the space kept back for this.
+        """
+        number = result.item.index // self._rows_per_part
+        part = self._open[number]
+        row = self._output.row(result)
+        try:
+            part.journal.append(row)
+        except OSError as error:
+            self._append_in_need(part, row, error)
+        part.finished += 1
+        self._seal_if_complete(number, part)
+        if len(self._open) > _OPEN_FILES:
+            self._close_some(number)
+
+    def _append_in_need(self, part: _OpenPart, row: dict[str, Any], error: OSError) -> None:
+        failure = disk_error(error, self._folder)
+        self._ballast.unlink(missing_ok=True)
+        try:
+            part.journal.append(row)
+        except OSError:
+            raise failure from error
+        self._trouble(failure)
+
+    def _close_some(self, but: int) -> None:
+        """Keep few files open when a slow row holds many parts open; a closed journal opens again by itself."""
+        for number, part in self._open.items():
+            if number != but:
+                part.journal.close()
+
+    def _seal_if_complete(self, number: int, part: _OpenPart) -> None:
+        if not part.passed or part.finished < part.expected:
+            return
+        del self._open[number]
+        if part.expected == 0:
+            return  # all its rows were left out
+        future = self._thread.submit(self._seal, number, part.journal)
+        self._sealing.add(future)
+        future.add_done_callback(self._sealing.discard)
+
+    def _seal(self, number: int, source: Journal) -> None:
+        try:
+            source.close()
+            finish = parts.merge if self._retry else parts.seal
+            finish(self._folder, number, self._output, self._metadata)
+        except OSError as error:
+            self._ballast.unlink(missing_ok=True)
+            self._trouble(disk_error(error, self._folder))
+
+    def sync(self) -> None:
+        """Make everything stored so far survive a power failure. Returns when that is done."""
+        self._thread.submit(self._sync).result()
+
+    def _sync(self) -> None:
+        for part in list(self._open.values()):
+            part.journal.sync()
+
+    def close(self) -> None:
+        """Finish sealing and sync what stays open. Results of an unfinished retry are merged."""
+        try:
+            for part in self._open.values():
+                part.journal.close()
+            if self._retry:
+                for number, part in self._open.items():
+                    if part.finished:
+                        self._thread.submit(self._seal, number, part.journal)
+        except OSError as error:
+            self._trouble(disk_error(error, self._folder))
+        finally:
+            self._open.clear()
+            pending = set(self._sealing)
+            self._thread.shutdown(wait=True)
+            self._ballast.unlink(missing_ok=True)
+        for future in pending:
+            future.result()  # a bug in sealing must not pass unseen
+
+
+def disk_error(error: OSError, folder: Path) -> FatalError:
+    """Return what to tell the user when writing fails."""
+    return FatalError(
+        f"cannot write results: {error.strerror or error}",
+        kind="disk",
+        where=str(error.filename or folder),
+        hint="make room or fix the folder, then resume: everything finished so far is kept",
+    )
+
+
+def _everything(index: int) -> bool:
+    return True
+
+
+def _nothing(index: int) -> bool:
+    return False
