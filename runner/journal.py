@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ class Journal:
         self.path = path
         self._file: int | None = None
         self._dirty = False
+        self._closing = threading.Lock()  # a file is never synced while it is being closed
 
     def append(self, row: dict[str, Any]) -> None:
         """Write one row whole, or not at all.
@@ -57,16 +59,21 @@ class Journal:
 
     def sync(self) -> None:
         """Make what was appended survive a power failure."""
+        with self._closing:
+            self._sync()
+
+    def _sync(self) -> None:
         if self._dirty and self._file is not None:
             self._dirty = False
             os.fsync(self._file)
 
     def close(self) -> None:
         """Sync and close; a later `append` opens it again."""
-        if self._file is not None:
-            self.sync()
-            os.close(self._file)
-            self._file = None
+        with self._closing:
+            if self._file is not None:
+                self._sync()
+                os.close(self._file)
+                self._file = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,25 +46,32 @@ class Output:
     """The schema of a job's output, and results as rows of it.
 
     Args:
-        input_fields: the input columns to copy.
-        answer_fields: the columns of the answer.
-
-    Raises:
-        SpecError: two columns would have the same name.
+        schema: all columns of the output.
+        copied: the input columns among them.
     """
 
-    def __init__(self, input_fields: Sequence[pa.Field], answer_fields: Sequence[pa.Field], model: str) -> None:
-        _refuse_clashes([f.name for f in input_fields], [f.name for f in answer_fields])
-        self.schema = pa.schema([*input_fields, *answer_fields, *RUNNER_FIELDS])
-        self._inputs = [f.name for f in input_fields]
+    def __init__(self, schema: pa.Schema, copied: Sequence[str], model: str) -> None:
+        self.schema = schema
+        self.copied = tuple(copied)
         self._model = model
+
+    @classmethod
+    def of(cls, input_fields: Sequence[pa.Field], answer_fields: Sequence[pa.Field], model: str) -> Output:
+        """Return the output that copies `input_fields` and adds the answer's and the runner's columns.
+
+        Raises:
+            SpecError: two columns would have the same name.
+        """
+        copied = [f.name for f in input_fields]
+        _refuse_clashes(copied, [f.name for f in answer_fields])
+        return cls(pa.schema([*input_fields, *answer_fields, *RUNNER_FIELDS]), copied, model)
 
     def row(self, result: Result) -> dict[str, Any]:
         """Return a result as a JSON-able row; columns without a value may be absent."""
         item = result.item
         fields = item.fields
         row: dict[str, Any] = {"_index": item.index, "_id": item.id}
-        for name in self._inputs:
+        for name in self.copied:
             if name in fields:
                 row[name] = fields[name]
         if result.answer is not None:
@@ -95,10 +102,11 @@ class Output:
         row["_fingerprint"] = result.fingerprint
         return row
 
-    def table(self, rows: Sequence[dict[str, Any]]) -> pa.Table:
-        """Return rows, as `row` made them, as an Arrow table of this schema."""
-        arrays = [to_array([row.get(field.name) for row in rows], field) for field in self.schema]
-        return pa.Table.from_arrays(arrays, schema=self.schema)
+
+def to_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Return rows, as `Output.row` made them, as an Arrow table."""
+    arrays = [to_array([row.get(field.name) for row in rows], field) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def kept_fields(schema: pa.Schema, keep: Sequence[str] | None) -> list[pa.Field]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from runner import journal
 from runner.atomic import replacing
 from runner.errors import FatalError
-from runner.output import Output
+from runner.output import to_table
 from runner.stats import Stats
 
 _PART = re.compile(r"part-(\d{5,})\.parquet")
@@ -48,26 +48,26 @@ def number_of(path: Path) -> int:
     return int(path.stem.split("-")[1])
 
 
-def seal(folder: Path, number: int, output: Output, metadata: Mapping[str, Any]) -> None:
+def seal(folder: Path, number: int, schema: pa.Schema, metadata: Mapping[str, Any]) -> None:
     """Turn a complete journal into a Parquet file, then delete it. May be repeated after a crash at any point.
 
     Raises:
         OSError: the disk is full; the journal is still there.
     """
     source = journal_path(folder, number)
-    _write(part_path(folder, number), output, (output.table(rows) for rows in journal.read(source)), metadata)
+    _write(part_path(folder, number), schema, (to_table(rows, schema) for rows in journal.read(source)), metadata)
     source.unlink()
 
 
-def merge(folder: Path, number: int, output: Output, metadata: Mapping[str, Any]) -> None:
+def merge(folder: Path, number: int, schema: pa.Schema, metadata: Mapping[str, Any]) -> None:
     """Replace rows of a sealed part by their new results, then delete the file that held those."""
     source = retry_path(folder, number)
     newer = {row["_index"]: row for rows in journal.read(source) for row in rows}
-    _write(part_path(folder, number), output, _merged(part_path(folder, number), output, newer), metadata)
+    _write(part_path(folder, number), schema, _merged(part_path(folder, number), schema, newer), metadata)
     source.unlink()
 
 
-def _merged(path: Path, output: Output, newer: dict[int, dict[str, Any]]) -> Iterator[pa.Table]:
+def _merged(path: Path, schema: pa.Schema, newer: dict[int, dict[str, Any]]) -> Iterator[pa.Table]:
     with open_part(path) as part:
         for group in range(part.num_row_groups):
             table = part.read_row_group(group)
@@ -75,15 +75,15 @@ def _merged(path: Path, output: Output, newer: dict[int, dict[str, Any]]) -> Ite
             replaced = [newer[i] for i in indexes.to_pylist() if i in newer]
             if replaced:
                 old = table.filter(pc.invert(pc.is_in(indexes, value_set=pa.array(list(newer), pa.int64()))))
-                table = pa.concat_tables([old.cast(output.schema), output.table(replaced)]).sort_by("_index")
+                table = pa.concat_tables([old.cast(schema), to_table(replaced, schema)]).sort_by("_index")
             yield table
 
 
-def _write(path: Path, output: Output, tables: Iterator[pa.Table], metadata: Mapping[str, Any]) -> None:
+def _write(path: Path, schema: pa.Schema, tables: Iterator[pa.Table], metadata: Mapping[str, Any]) -> None:
     stats = Stats()
     with (
         replacing(path) as temporary,
-        pq.ParquetWriter(temporary, output.schema, compression="zstd", compression_level=3) as writer,
+        pq.ParquetWriter(temporary, schema, compression="zstd", compression_level=3) as writer,
     ):
         for table in tables:
             writer.write_table(table)

@@ -21,14 +21,20 @@ class Stop:
         self.requested = False
         self.reason: RunnerError | None = None
         self._waiting: set[asyncio.Task[Any]] = set()
+        self._event = asyncio.Event()
 
     def request(self, reason: RunnerError | None = None) -> None:
         """Stop. The first reason counts."""
         if not self.requested:
             self.requested = True
             self.reason = reason
+            self._event.set()
             for task in list(self._waiting):
                 task.cancel()
+
+    async def wait(self) -> None:
+        """Return when a stop is requested."""
+        await self._event.wait()
 
     def waiting(self) -> Stop:
         """Return the context in which the current task may be cancelled by a stop."""

@@ -41,7 +41,10 @@ class ResultStore:
         folder: the run's folder.
         metadata: written into each part.
         retry: give out the failed rows of sealed parts, and merge their new results in.
-        trouble: called once when the disk fails although the result at hand could be saved.
+
+    Attributes:
+        found: rows that had a result when the store was opened.
+        failure: set when the disk failed; the run should end.
 
     Raises:
         FatalError: the folder cannot be written to, or something in it is damaged.
@@ -55,20 +58,19 @@ class ResultStore:
         metadata: Mapping[str, Any],
         *,
         retry: bool = False,
-        trouble: Callable[[FatalError], None] = lambda error: None,
     ) -> None:
         self._folder = folder
         self._output = output
         self._rows_per_part = rows_per_part
         self._metadata = metadata
         self._retry = retry
-        self._trouble = trouble
         self._open: dict[int, _OpenPart] = {}
         self._ballast = folder / ".ballast"
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="seal")
         self._sealing: set[Future[None]] = set()
-        self.found = 0  # rows that had a result when the store was opened
+        self.found = 0
         self.found_failed = 0
+        self.failure: FatalError | None = None
         try:
             self._recover()
             self._load_ballast()
@@ -87,7 +89,7 @@ class ResultStore:
             path.unlink()
         for path in sorted(self._folder.glob("retry-*.jsonl")):
             journal.repair(path)
-            parts.merge(self._folder, parts.number_of(path), self._output, self._metadata)
+            parts.merge(self._folder, parts.number_of(path), self._output.schema, self._metadata)
         for path in parts.sealed(self._folder):
             parts.journal_path(self._folder, parts.number_of(path)).unlink(missing_ok=True)
             about = parts.about(path)
@@ -183,7 +185,7 @@ class ResultStore:
             part.journal.append(row)
         except OSError:
             raise failure from error
-        self._trouble(failure)
+        self.failure = failure
 
     def _close_some(self, but: int) -> None:
         """Keep few files open when a slow row holds many parts open; a closed journal opens again by itself."""
@@ -205,10 +207,10 @@ class ResultStore:
         try:
             source.close()
             finish = parts.merge if self._retry else parts.seal
-            finish(self._folder, number, self._output, self._metadata)
+            finish(self._folder, number, self._output.schema, self._metadata)
         except OSError as error:
             self._ballast.unlink(missing_ok=True)
-            self._trouble(disk_error(error, self._folder))
+            self.failure = disk_error(error, self._folder)
 
     def sync(self) -> None:
         """Make everything stored so far survive a power failure. Returns when that is done."""
@@ -228,7 +230,7 @@ class ResultStore:
                     if part.finished:
                         self._thread.submit(self._seal, number, part.journal)
         except OSError as error:
-            self._trouble(disk_error(error, self._folder))
+            self.failure = disk_error(error, self._folder)
         finally:
             self._open.clear()
             pending = set(self._sealing)

@@ -1,0 +1,126 @@
+"""`run.json`: what a run is, what it was made from, and how it went. Readable by people, enough to resume from."""
+
+from __future__ import annotations
+
+import base64
+import json
+import platform
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from runner import __version__, atomic
+from runner.errors import SpecError
+
+NAME = "run.json"
+_PACKAGES = ("openai", "aiohttp", "aiolimiter", "tenacity", "pyarrow", "pydantic")
+
+
+@dataclass
+class Session:
+    """One process's work on a run; a run that was resumed has several.
+
+    Attributes:
+        ended: `finished`, `interrupted`, or the kind of what stopped it; None while it works or if it was killed.
+        use: share of each limit that was used, 1.0 being all of it.
+    """
+
+    started_at: str
+    finished_at: str | None = None
+    ended: str | None = None
+    wall_s: float = 0.0
+    rows: int = 0
+    attempts: int = 0
+    max_in_flight: int = 0
+    rate_limited: int = 0
+    strategy: str = ""
+    limits: dict[str, Any] = field(default_factory=dict)
+    use: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Manifest:
+    """The content of `run.json`.
+
+    Attributes:
+        status: `running`, `finished`, `stopped` or `interrupted`.
+        spec: the job as run, defaults included.
+        overrides: what `--set` and its relatives changed.
+        input: rows, files with fingerprints, repeated ids.
+        columns: name and type of every output column.
+        arrow_schema: the same, exactly (base64 of Arrow's IPC form).
+        summary: counted from the rows on disk when the run last ended.
+    """
+
+    run: str
+    job: str
+    status: str
+    rehearsal: bool
+    root: str
+    job_file: str
+    overrides: dict[str, str]
+    spec: dict[str, Any]
+    input: dict[str, Any]
+    columns: dict[str, str]
+    arrow_schema: str
+    copied_columns: list[str]
+    endpoint: dict[str, Any] = field(default_factory=dict)
+    stopped_by: dict[str, Any] | None = None
+    sessions: list[Session] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The output's Arrow schema."""
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.arrow_schema)))
+
+    def save(self, folder: Path) -> None:
+        """Replace `run.json` in `folder`, durably."""
+        atomic.write_text(folder / NAME, json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read `run.json`.
+
+        Raises:
+            SpecError: there is none, or it is not one of ours.
+        """
+        path = folder / NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            content["sessions"] = [Session(**session) for session in content["sessions"]]
+            return cls(**content)
+        except FileNotFoundError:
+            raise SpecError("this folder is not a run: it has no run.json", where=str(folder)) from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise SpecError(
+                f"this run.json cannot be read: {error}",
+                where=str(path),
+                hint="the parts are plain Parquet and still readable; start the job afresh to go on",
+            ) from None
+
+
+def encode_schema(schema: pa.Schema) -> str:
+    """Return an Arrow schema as text."""
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what this run is made with."""
+    found = {"runner": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def utc_text(now_us: int) -> str:
+    """Return a time in microseconds since 1970 as ISO 8601 text."""
+    return datetime.fromtimestamp(now_us / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

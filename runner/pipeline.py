@@ -1,0 +1,166 @@
+"""Conducts a run: every row that has no result yet becomes a request, every request a stored result."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from runner.clock import Clock
+from runner.errors import FatalError, RunnerError
+from runner.records import BadRow, Item, Request, Result
+from runner.requests import RequestBuilder
+from runner.stop import Stop
+from runner.store import ResultStore
+from runner.strategies import SendOne, Strategy
+from runner.tally import Tally
+from runner.template import MissingField
+
+DRAIN_S = 10.0  # how long answers may still come in after the run cannot go on
+_TICK_S = 0.25
+_SYNC_S = 1.0
+
+
+class StopRule(Protocol):
+    """What the job file says under `stop`."""
+
+    max_error_rate: float | None
+    after: int
+
+
+class Pipeline:
+    """One execution of a job.
+
+    Args:
+        rows: the input, already without rows that the job leaves out.
+        rule: when too many failures end the run; None: never.
+        show: called a few times a second with the live counters.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[Item | BadRow],
+        builder: RequestBuilder,
+        store: ResultStore,
+        strategy: Strategy,
+        call: SendOne,
+        stop: Stop,
+        tally: Tally,
+        clock: Clock,
+        *,
+        rule: StopRule | None = None,
+        show: Callable[[Tally], None] = lambda tally: None,
+    ) -> None:
+        self._rows = rows
+        self._builder = builder
+        self._store = store
+        self._strategy = strategy
+        self._call = call
+        self._stop = stop
+        self._tally = tally
+        self._clock = clock
+        self._rule = rule
+        self._show = show
+        self._sent = 0
+        self._sent_failed = 0
+
+    async def run(self) -> None:
+        """Work until every row has a result, or until something asks to stop.
+
+        Why it stopped, if it did, stands in `stop.reason`. Results are stored as they come, so cancelling this
+        loses only what is in flight.
+        """
+        work = asyncio.create_task(self._strategy.run(self._requests(), self._call, self._emit))
+        watch = asyncio.create_task(self._watch(work))
+        try:
+            await work
+        except asyncio.CancelledError:
+            if not self._stop.requested:
+                raise
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+        finally:
+            watch.cancel()
+            work.cancel()
+            await asyncio.gather(work, watch, return_exceptions=True)
+
+    def _requests(self) -> Iterator[Request | None]:
+        """Yield a request for every row without a result; ends early when the run should stop."""
+        try:
+            for row in self._store.missing(self._rows):
+                if self._stop.requested:
+                    return
+                if row is None:
+                    yield None
+                elif isinstance(row, BadRow):
+                    self._emit(self._bad(row))
+                else:
+                    try:
+                        request = self._builder.build(row)
+                    except MissingField as error:
+                        self._emit(self._bad(BadRow(row.index, row.file, row.line, error.message, row.fields), row.id))
+                    else:
+                        yield request
+        except RunnerError as error:
+            self._stop.request(error)
+
+    def _bad(self, row: BadRow, id: str | None = None) -> Result:
+        now = self._clock.now_us()
+        item = Item(row.index, str(row.index) if id is None else id, row.fields, row.file, row.line)
+        return Result(
+            item, error_type="bad_row", error=f"{row.where}: {row.reason}", queued_at=now, finished_at=now, total_s=0.0
+        )
+
+    def _emit(self, result: Result) -> None:
+        """Store a result, then count it."""
+        try:
+            self._store.append(result)
+        except FatalError as error:
+            self._stop.request(error)
+            return
+        if self._store.failure is not None:
+            self._stop.request(self._store.failure)
+        self._tally.count(result)
+        if result.attempts:
+            self._sent += 1
+            self._sent_failed += result.status != "ok"
+            self._check_error_rate(result)
+
+    def _check_error_rate(self, result: Result) -> None:
+        rule = self._rule
+        if rule is None or rule.max_error_rate is None or self._sent < rule.after:
+            return
+        if self._sent_failed > rule.max_error_rate * self._sent:
+            self._stop.request(
+                FatalError(
+                    f"{self._sent_failed} of {self._sent} rows failed, more than `stop.max_error_rate` "
+                    f"({rule.max_error_rate:g}) allows; the last one: {result.error}",
+                    kind="error_rate",
+                    hint="mend the cause and resume, or allow more with `--set stop.max_error_rate=1`",
+                )
+            )
+
+    async def _watch(self, work: asyncio.Task[None]) -> None:
+        """Show progress and sync the journals; when the run cannot go on, give what is in flight a little time."""
+        synced = stopped_at = None
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now = self._clock.steady_s()
+            self._show(self._tally)
+            if synced is None or now - synced >= _SYNC_S:
+                synced = now
+                await asyncio.to_thread(self._store.sync)
+            if self._store.failure is not None:
+                self._stop.request(self._store.failure)
+            if self._stop.reason is not None:
+                stopped_at = stopped_at or now
+                if now - stopped_at > DRAIN_S:
+                    work.cancel()
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first real error of a task group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

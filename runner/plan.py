@@ -1,0 +1,130 @@
+"""Everything that is decided before the first request: what is asked, of which rows, and what the output looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from runner.answer import Answer, JsonAnswer, PlainText, labels_answer
+from runner.dataset import Dataset, open_dataset
+from runner.dataset.survey import Survey, survey
+from runner.dialects import Dialect, dialect
+from runner.errors import InputError
+from runner.load import Job
+from runner.output import Output, kept_fields
+from runner.prices import Tariff
+from runner.records import BadRow, Item
+from runner.requests import RequestBuilder
+from runner.template import MissingField, PromptTemplate
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job, made ready. It reads the dataset, and touches neither the network nor the output."""
+
+    job: Job
+    dialect: Dialect
+    answer: Answer
+    template: PromptTemplate
+    builder: RequestBuilder
+    dataset: Dataset
+    tariff: Tariff
+
+    def unfit(self, item: Item) -> str | None:
+        """Return why a row cannot be made into a prompt, where its missing fields tell; None: it can."""
+        if self.template.names <= item.fields.keys():
+            return None
+        try:
+            self.template.render(item.fields)
+        except MissingField as error:
+            return error.message
+        return None
+
+    def survey(self, progress: Callable[[int], None] | None = None) -> Survey:
+        """Read the whole input once, and check what can be known of it.
+
+        Raises:
+            InputError: the input cannot be read, or has bad rows that the job does not allow.
+            SpecError: the prompt or `keep` name a column that is not there.
+        """
+        found = survey(self.dataset, self.unfit, progress)
+        if found.rows:
+            self.template.check_columns(found.columns)
+        if found.bad and self.job.spec.input.on_bad_row == "fail":
+            raise _bad_rows(found)
+        return found
+
+    def output(self, found: Survey) -> Output:
+        """Return the output's columns.
+
+        Raises:
+            SpecError: two columns would have the same name, or `keep` names an unknown one.
+        """
+        spec = self.job.spec
+        keep = spec.input.keep if found.rows else ()
+        return Output.of(kept_fields(found.schema, keep), self.answer.fields, spec.model)
+
+    def rows(self) -> Iterator[Item | BadRow]:
+        """Yield the rows of the run; bad ones are left out where the job says so."""
+        if self.job.spec.input.on_bad_row != "skip":
+            return self.dataset.rows()
+        return (row for row in self.dataset.rows() if isinstance(row, Item) and self.unfit(row) is None)
+
+
+def make_plan(job: Job) -> Plan:
+    """Make a job ready.
+
+    Raises:
+        SpecError: a template is wrong.
+        InputError: a file of the input is missing.
+    """
+    spec = job.spec
+    api = dialect(spec.api)
+    answer = _answer(job)
+    template = PromptTemplate(job.prompts, job.root / "configs" / "prompts")
+    builder = RequestBuilder(
+        template,
+        api,
+        spec.model,
+        spec.parameters,
+        answer.schema,
+        strict=spec.output.strict,
+        endpoint_kind="azure" if job.endpoint.azure_api_version else "openai",
+    )
+    return Plan(job, api, answer, template, builder, open_dataset(spec.input, job.root), tariff(job))
+
+
+def _answer(job: Job) -> Answer:
+    output = job.spec.output
+    if output.labels is not None:
+        return labels_answer(output.labels, output.column or "label")
+    if job.json_schema is not None:
+        return JsonAnswer(job.json_schema)
+    return PlainText(output.column or "response")
+
+
+def tariff(job: Job) -> Tariff:
+    """Return how this job's tokens turn into money."""
+    long = job.models.long_context
+    return Tariff(
+        job.models.find(job.spec.model),
+        dict(job.models.tiers),
+        long.over_input_tokens if long else None,
+        long.input_factor if long else 1.0,
+        long.output_factor if long else 1.0,
+    )
+
+
+def _bad_rows(found: Survey) -> InputError:
+    first, *others = found.bad_examples
+    more = "".join(f"\n  --> {row.where}: {row.reason}" for row in others)
+    if found.bad > len(found.bad_examples):
+        more += f"\n  … and {found.bad - len(found.bad_examples)} more"
+    count = "1 row of the input is" if found.bad == 1 else f"{found.bad} rows of the input are"
+    return InputError(
+        f"{count} bad, the first because: {first.reason}",
+        where=first.where + more,
+        hint="mend the file, or set `input.on_bad_row` to `error_row` or `skip`",
+    )
+
+

@@ -1,0 +1,205 @@
+"""What the user sees while a run works: a live display on a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from runner.clock import Clock
+from runner.tally import Tally
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_WINDOW_S = 20.0
+_PLAIN_EVERY_S = 10.0
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One look at a running job.
+
+    Attributes:
+        done: rows with a result, those from earlier sessions included.
+        waits_for: what holds the run back, in words.
+        left_s: estimate of the time left, in seconds; None: unknown.
+    """
+
+    done: int
+    total: int
+    failed: int
+    retrying: int
+    in_flight: int
+    rate_s: float
+    tokens: int
+    cost_usd: float | None
+    waits_for: str
+    left_s: float | None
+
+
+class Display(Protocol):
+    """Shows moments."""
+
+    def show(self, moment: Moment) -> None: ...
+
+    def note(self, text: str) -> None:
+        """Say something once, above what moves."""
+
+    def close(self) -> None: ...
+
+
+class Progress:
+    """Turns live counters into moments for a display.
+
+    Args:
+        found: rows that had a result before this session; `found_failed` of them failed.
+        paused_s: returns how long the server's pause still lasts.
+    """
+
+    def __init__(
+        self, display: Display, clock: Clock, total: int, found: int, found_failed: int, concurrency: int
+    ) -> None:
+        self._display = display
+        self._clock = clock
+        self._total = total
+        self._found = found
+        self._found_failed = found_failed
+        self._concurrency = concurrency
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def show(self, tally: Tally, paused_s: float = 0.0) -> None:
+        """Show the counters as they are now."""
+        now = self._clock.steady_s()
+        self._recent.append((now, tally.done))
+        while now - self._recent[0][0] > _WINDOW_S:
+            self._recent.popleft()
+        since, before = self._recent[0]
+        rate = (tally.done - before) / (now - since) if now > since else 0.0
+        done = self._found + tally.done
+        left = (self._total - done) / rate if rate > 0 else None
+        self._display.show(
+            Moment(
+                done,
+                self._total,
+                self._found_failed + tally.failed,
+                tally.backing_off,
+                tally.in_flight,
+                rate,
+                tally.input_tokens + tally.output_tokens,
+                tally.cost_usd if tally.cost_known else None,
+                _waits_for(tally, paused_s, self._concurrency),
+                left,
+            )
+        )
+
+
+def _waits_for(tally: Tally, paused_s: float, concurrency: int) -> str:
+    if paused_s > 0:
+        return f"the server asked for a pause, {paused_s:.0f} s left"
+    if tally.throttled > concurrency / 2:
+        return "the rate limit"
+    if tally.backing_off > tally.in_flight:
+        return "retries backing off"
+    if tally.in_flight >= concurrency:
+        return "answers (concurrency is the limit)"
+    return "answers"
+
+
+class LiveDisplay:
+    """Two lines that renew themselves, for a terminal."""
+
+    def __init__(self, title: str) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._title = title
+        self._live = Live(console=Console(stderr=True), refresh_per_second=8, transient=True)
+        self._live.start()
+
+    def show(self, moment: Moment) -> None:
+        self._live.update(self._render(moment))
+
+    def _render(self, moment: Moment) -> RenderableType:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        head = Table.grid(padding=(0, 1), expand=True)
+        head.add_column(no_wrap=True)
+        head.add_column(ratio=1)
+        head.add_column(no_wrap=True, justify="right")
+        share = f"{moment.done:,} / {moment.total:,}"
+        head.add_row(Text(self._title, style="bold"), ProgressBar(max(moment.total, 1), moment.done), share)
+        return Group(head, Text(describe(moment), overflow="ellipsis", no_wrap=True))
+
+    def note(self, text: str) -> None:
+        self._live.console.print(text, markup=False, highlight=False)
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+class PlainDisplay:
+    """A line now and then, for logs and pipes."""
+
+    def __init__(self, clock: Clock, stream: TextIO | None = None, every_s: float = _PLAIN_EVERY_S) -> None:
+        self._clock = clock
+        self._stream = stream or sys.stderr
+        self._every_s = every_s
+        self._last_s = clock.steady_s()
+
+    def show(self, moment: Moment) -> None:
+        now = self._clock.steady_s()
+        if now - self._last_s >= self._every_s:
+            self._last_s = now
+            self.note(f"{moment.done:,} / {moment.total:,} rows · {describe(moment)}")
+
+    def note(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)  # noqa: T201
+
+    def close(self) -> None:
+        pass
+
+
+class NoDisplay:
+    """Nothing at all."""
+
+    def show(self, moment: Moment) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def describe(moment: Moment) -> str:
+    """Say a moment in one line."""
+    cost = "cost unknown" if moment.cost_usd is None else f"${moment.cost_usd:.4f}"
+    parts = [
+        f"{moment.failed:,} failed",
+        f"{moment.in_flight} in flight",
+        f"{moment.retrying} retrying",
+        f"{moment.rate_s:,.1f} rows/s",
+        f"{moment.tokens:,} tokens",
+        cost,
+        f"waits for {moment.waits_for}",
+        f"{duration(moment.left_s)} left" if moment.left_s is not None else "time left unknown",
+    ]
+    return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as people write it: `3.2 s`, `4 min 10 s`, `2 h 5 min`, `3 d 4 h`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"

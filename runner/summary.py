@@ -1,0 +1,56 @@
+"""What a run amounts to, counted from its folder: right also after crashes, resumes and retries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from runner import journal, parts, stats
+from runner.output import to_table
+
+_BATCH_ROWS = 20_000
+
+
+def summarize(folder: Path, schema: pa.Schema, wall_s: float, counted: str | None = None) -> dict[str, Any]:
+    """Return the numbers of a run.
+
+    Args:
+        wall_s: time spent on it, over all its sessions.
+        counted: a column with few different values, such as labels, to count.
+
+    Raises:
+        FatalError: a part or journal is damaged.
+    """
+    total = stats.Stats()
+    answers: dict[str, int] = {}
+    columns = [*stats.COLUMNS, *([counted] if counted else [])]
+
+    def add(table: pa.Table) -> None:
+        total.add(table)
+        if counted:
+            for entry in pc.value_counts(table.column(counted).drop_null()).to_pylist():
+                answers[entry["values"]] = answers.get(entry["values"], 0) + entry["counts"]
+
+    for path in parts.sealed(folder):
+        with parts.open_part(path) as part:
+            for batch in part.iter_batches(_BATCH_ROWS, columns=columns):
+                add(pa.Table.from_batches([batch]))
+    few = pa.schema([schema.field(name) for name in columns])
+    for path in sorted(folder.glob("journal-*.jsonl")):
+        for rows in journal.read(path):
+            add(to_table(rows, few))
+    known = total.cost_unknown == 0
+    return {
+        "rows": total.rows,
+        "ok": total.rows - total.failed,
+        "failed": total.failed,
+        "errors": total.errors,
+        "attempts": total.attempts,
+        "answers": dict(sorted(answers.items(), key=lambda entry: (-entry[1], entry[0]))),
+        "tokens": total.tokens,
+        "cost_usd": round(total.cost_usd, 6) if known else None,
+        "timing": total.timing(wall_s),
+    }
