@@ -13,23 +13,23 @@ from typing import Any, Protocol
 import jsonschema_rs
 import pyarrow as pa
 
+from runner.dataset.columns import is_json_text, plain_field
 from runner.errors import InvalidReply
 from runner.records import Completion
 
-JSON_TEXT = {b"runner:encoding": b"json"}  # marks a text column that holds JSON
 _INT64 = range(-(2**63), 2**63)
 
 
 class Answer(Protocol):
-    """One way to answer.
+    """One way to answer."""
 
-    Attributes:
-        schema: the JSON Schema to send with each request, or None.
-        fields: the answer's output columns.
-    """
+    @property
+    def schema(self) -> dict[str, Any] | None:
+        """The JSON Schema to send with each request, or None."""
 
-    schema: dict[str, Any] | None
-    fields: tuple[pa.Field, ...]
+    @property
+    def fields(self) -> tuple[pa.Field, ...]:
+        """The answer's output columns."""
 
     def read(self, text: str) -> dict[str, Any]:
         """Return the answer's columns.
@@ -73,7 +73,9 @@ class JsonAnswer:
         if not self._validator.is_valid(value):
             error = next(self._validator.iter_errors(value))
             place = ".".join(str(step) for step in error.instance_path)
-            raise InvalidReply(f"the answer does not fit the schema{f' at `{place}`' if place else ''}: {error.message}")
+            raise InvalidReply(
+                f"the answer does not fit the schema{f' at `{place}`' if place else ''}: {error.message}"
+            )
         return {field.name: _fit(value[name], field) for name, field in self._fields.items() if name in value}
 
 
@@ -112,9 +114,8 @@ def accept(answer: Answer, completion: Completion) -> dict[str, Any]:
 
 
 def column_field(name: str, spec: Any, root: Mapping[str, Any]) -> pa.Field:
-    """Return the Arrow field for a property of a JSON Schema: scalars and lists of them are typed, the rest is JSON text."""
-    found = _arrow_type(spec, root, depth=0)
-    return pa.field(name, pa.string(), metadata=JSON_TEXT) if found is None else pa.field(name, found)
+    """Return the field for a property of a JSON Schema: scalars and lists of them are typed, the rest is JSON text."""
+    return plain_field(name, _arrow_type(spec, root, depth=0))
 
 
 def _arrow_type(spec: Any, root: Mapping[str, Any], depth: int) -> pa.DataType | None:
@@ -150,7 +151,7 @@ _PYTHON_KINDS = {str: "string", int: "integer", float: "number", bool: "boolean"
 
 def _fit(value: Any, field: pa.Field) -> Any:
     """Make a valid value storable in its column; what is not typed stays as it is."""
-    return value if field.metadata else _fit_type(value, field.type, field.name)
+    return value if is_json_text(field) else _fit_type(value, field.type, field.name)
 
 
 def _fit_type(value: Any, kind: pa.DataType, name: str) -> Any:

@@ -175,9 +175,7 @@ def _survey(plan: Plan, console: Console, clock: Clock) -> Survey:
         display.close()
 
 
-def _new_manifest(
-    job: Job, folder: Path, overrides: Mapping[str, str], found: Survey, output: Output
-) -> Manifest:
+def _new_manifest(job: Job, folder: Path, overrides: Mapping[str, str], found: Survey, output: Output) -> Manifest:
     skips_bad = job.spec.input.on_bad_row == "skip"
     endpoint = job.endpoint
     return Manifest(
@@ -251,6 +249,8 @@ class _Execution:
         try:
             with _connected(self._plan.job) as connection:
                 _run_loop(lambda: self._work(connection))
+        except RunnerError as error:
+            self._stopped_by = error
         finally:
             self._close_session(self._clock.steady_s() - began)
         return self._finish()

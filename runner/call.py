@@ -17,7 +17,6 @@ from runner.retry import RetryPolicy, RowRetries, fail
 from runner.stop import Stop
 from runner.tally import Tally
 
-
 T = TypeVar("T", int, float)
 
 

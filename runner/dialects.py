@@ -19,10 +19,15 @@ Messages = Sequence[tuple[str, str]]
 class Dialect(Protocol):
     """One API of an endpoint."""
 
-    name: str
-    path: str
-    messages_key: str
-    max_tokens_keys: tuple[str, ...]
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def messages_key(self) -> str: ...
+    @property
+    def max_tokens_keys(self) -> tuple[str, ...]:
+        """The parameters that bound an answer's length."""
 
     def format(self, schema: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
         """Return the body's keys that ask for JSON of this schema."""

@@ -64,7 +64,7 @@ class Limiter:
             await self._pass_pause()  # one may have begun while we waited
 
     async def _pass_pause(self) -> None:
-        while (delay := self.paused_s()) > 0:
+        while (delay := self.paused_s()) > 0:  # noqa: ASYNC110 - it may be prolonged meanwhile
             await asyncio.sleep(delay)
 
 

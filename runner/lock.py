@@ -47,3 +47,15 @@ def _holder(text: str) -> str:
         return f"{holder['doing']} (process {holder['pid']} on {holder['host']})"
     except (ValueError, KeyError, TypeError):
         return "its holder left no name"
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a run of the job in this folder is going on."""
+    try:
+        with open(folder / ".lock", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

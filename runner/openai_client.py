@@ -199,9 +199,7 @@ def _sdk_client(connection: Connection, http_client: httpx2.AsyncClient) -> Asyn
     }
     if connection.azure_api_version is not None:
         common.pop("project")
-        return AsyncAzureOpenAI(
-            azure_endpoint=connection.base_url, api_version=connection.azure_api_version, **common
-        )
+        return AsyncAzureOpenAI(azure_endpoint=connection.base_url, api_version=connection.azure_api_version, **common)
     return AsyncOpenAI(base_url=connection.base_url, **common)
 
 
@@ -268,29 +266,40 @@ def classify(error: openai.OpenAIError, connection: Connection, clock: Clock) ->
         cause = error.__cause__ or error
         while cause.__cause__ is not None and isinstance(cause, openai.OpenAIError | httpx2.HTTPError):
             cause = cause.__cause__
-        return TransientError(_redact(f"connection failed: {cause or type(cause).__name__}", connection), kind="connection")
+        return TransientError(
+            _redact(f"connection failed: {cause or type(cause).__name__}", connection), kind="connection"
+        )
     return FatalError(_redact(str(error), connection), kind="client", where=f"endpoint `{connection.name}`")
 
 
-def _classify_status(
-    error: openai.APIStatusError, connection: Connection, clock: Clock
-) -> CallError | FatalError:
+def _classify_status(error: openai.APIStatusError, connection: Connection, clock: Clock) -> CallError | FatalError:
     status = error.status_code
     said = error.body.get("message") if isinstance(error.body, dict) else None
     message = _redact(f"HTTP {status}: {_short(said or error.response.text or 'no message')}", connection)
     where = f"endpoint `{connection.name}` ({connection.base_url})"
     codes = {error.code, error.type}
     if status == 401:
-        return FatalError(message, kind="bad_key", where=where, hint="check the key in the endpoint's environment variable")
+        return FatalError(
+            message, kind="bad_key", where=where, hint="check the key in the endpoint's environment variable"
+        )
     if status == 403:
         return FatalError(message, kind="permission", where=where, hint="this key may not use this model or project")
     if status == 404:
-        return FatalError(message, kind="not_found", where=where, hint="check `model` in the job and `base_url` in configs/endpoints.yaml")
+        return FatalError(
+            message,
+            kind="not_found",
+            where=where,
+            hint="check `model` in the job and `base_url` in configs/endpoints.yaml",
+        )
     if status == 402 or codes & _QUOTA_CODES:
-        return FatalError(message, kind="insufficient_quota", where=where, hint="add credit or raise the limit, then resume")
+        return FatalError(
+            message, kind="insufficient_quota", where=where, hint="add credit or raise the limit, then resume"
+        )
     if status == 429:
         kind = "no_capacity" if "resource_unavailable" in codes else "rate_limit"
-        return TransientError(message, kind=kind, retry_after_s=_retry_after_s(error.response, clock), rate_limited=True)
+        return TransientError(
+            message, kind=kind, retry_after_s=_retry_after_s(error.response, clock), rate_limited=True
+        )
     if status in (408, 409) or status >= 500:
         return TransientError(message, kind="server_error", retry_after_s=_retry_after_s(error.response, clock))
     return PermanentError(message, kind="bad_request")

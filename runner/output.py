@@ -40,6 +40,7 @@ RUNNER_FIELDS = (
     pa.field("_endpoint", pa.string()),
     pa.field("_fingerprint", pa.string()),
 )
+_TIMES = frozenset(field.name for field in RUNNER_FIELDS if field.type == _TIME)
 
 
 class Output:
@@ -105,8 +106,14 @@ class Output:
 
 def to_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     """Return rows, as `Output.row` made them, as an Arrow table."""
-    arrays = [to_array([row.get(field.name) for row in rows], field) for field in schema]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    return pa.Table.from_arrays([_column(rows, field) for field in schema], schema=schema)
+
+
+def _column(rows: Sequence[dict[str, Any]], field: pa.Field) -> pa.Array:
+    values = [row.get(field.name) for row in rows]
+    if field.name in _TIMES:
+        return pa.array(values, pa.int64()).cast(field.type)
+    return to_array(values, field)
 
 
 def kept_fields(schema: pa.Schema, keep: Sequence[str] | None) -> list[pa.Field]:

@@ -104,9 +104,9 @@ class Pipeline:
         except RunnerError as error:
             self._stop.request(error)
 
-    def _bad(self, row: BadRow, id: str | None = None) -> Result:
+    def _bad(self, row: BadRow, row_id: str | None = None) -> Result:
         now = self._clock.now_us()
-        item = Item(row.index, str(row.index) if id is None else id, row.fields, row.file, row.line)
+        item = Item(row.index, str(row.index) if row_id is None else row_id, row.fields, row.file, row.line)
         return Result(
             item, error_type="bad_row", error=f"{row.where}: {row.reason}", queued_at=now, finished_at=now, total_s=0.0
         )

@@ -126,5 +126,3 @@ def _bad_rows(found: Survey) -> InputError:
         where=first.where + more,
         hint="mend the file, or set `input.on_bad_row` to `error_row` or `skip`",
     )
-
-

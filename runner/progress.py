@@ -158,7 +158,7 @@ class PlainDisplay:
             self.note(f"{moment.done:,} / {moment.total:,} rows · {describe(moment)}")
 
     def note(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)  # noqa: T201
+        print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
         pass

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from runner import journal, parts
 from runner.errors import FatalError
@@ -19,7 +19,6 @@ from runner.journal import Journal
 from runner.output import Output
 from runner.records import BadRow, Item, Result
 
-Row = TypeVar("Row", Item, BadRow)
 _BALLAST_BYTES = 4 << 20
 _BREATH = 500  # rows passed over before others get a turn
 _OPEN_FILES = 32
@@ -106,7 +105,7 @@ class ResultStore:
         finally:
             os.close(descriptor)
 
-    def missing(self, rows: Iterable[Row]) -> Iterator[Row | None]:
+    def missing(self, rows: Iterable[Item | BadRow]) -> Iterator[Item | BadRow | None]:
         """Yield the rows that have no result yet, in order; None stands for a pause after many that have one.
 
         In a retry these are the rows that failed.

@@ -1,0 +1,82 @@
+"""Writes the rows of a run out, in input order, a batch at a time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+
+from runner import journal, parts
+from runner.atomic import replacing
+from runner.dataset.columns import is_json_text
+from runner.manifest import Manifest
+from runner.output import to_table
+
+_BATCH_ROWS = 2000
+
+
+def export_run(folder: Path, format_: str, target: Path | None) -> None:
+    """Write a run's rows as CSV or JSONL.
+
+    Args:
+        format_: `csv` or `jsonl`.
+        target: a file, which is replaced when all is written; None: stdout.
+
+    Raises:
+        FatalError: a part or journal is damaged.
+    """
+    schema = Manifest.load(folder).schema
+    write = _write_csv if format_ == "csv" else _write_jsonl
+    if target is None:
+        write(_tables(folder, schema), schema, sys.stdout)
+        return
+    with replacing(target) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        write(_tables(folder, schema), schema, file)
+
+
+def _tables(folder: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield all rows in order; parts that are still open give what they have so far."""
+    sealed = {parts.number_of(path): path for path in parts.sealed(folder)}
+    opened = {parts.number_of(path): path for path in folder.glob("journal-*.jsonl")}
+    for number in sorted({*sealed, *opened}):
+        if number in sealed:
+            with parts.open_part(sealed[number]) as part:
+                for batch in part.iter_batches(_BATCH_ROWS):
+                    yield pa.Table.from_batches([batch])
+        else:
+            for rows in journal.read(opened[number]):
+                yield to_table(rows, schema)
+
+
+def _write_csv(tables: Iterator[pa.Table], schema: pa.Schema, file: TextIO) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(schema.names)
+    for table in tables:
+        for row in table.to_pylist():
+            writer.writerow([_cell(value) for value in row.values()])
+
+
+def _write_jsonl(tables: Iterator[pa.Table], schema: pa.Schema, file: TextIO) -> None:
+    encoded = {field.name for field in schema if is_json_text(field)}
+    for table in tables:
+        for row in table.to_pylist():
+            for name in encoded:
+                if row[name] is not None:
+                    row[name] = json.loads(row[name])
+            file.write(json.dumps(row, ensure_ascii=False, default=_text) + "\n")
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list | dict | bool):
+        return json.dumps(value, ensure_ascii=False, default=_text)
+    return _text(value) if isinstance(value, datetime) else value
+
+
+def _text(value: Any) -> str:
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -1,0 +1,95 @@
+"""Lists runs and explains one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from runner import parts
+from runner.errors import RunnerError
+from runner.lock import is_locked
+from runner.manifest import Manifest
+from runner.report import report, show_path
+from runner.runs import all_runs
+from runner.summary import summarize
+
+
+def status(manifest: Manifest, folder: Path) -> str:
+    """Return the status as it is now: a run that says it works, but that nobody holds, was killed."""
+    if manifest.status == "running" and not is_locked(folder.parent):
+        return "killed"
+    return manifest.status
+
+
+def list_runs(outputs: Path, job: str | None, *, as_json: bool) -> str:
+    """Return a table of runs, oldest first."""
+    rows: list[dict[str, object]] = []
+    for folder in sorted(all_runs(outputs), key=lambda folder: folder.name):
+        if job is not None and folder.parent.name not in (job, Path(job).stem):
+            continue
+        try:
+            manifest = Manifest.load(folder)
+        except RunnerError:
+            rows.append({"run": str(folder), "status": "unreadable"})
+            continue
+        rows.append(
+            {
+                "run": show_path(folder),
+                "status": status(manifest, folder),
+                "rehearsal": manifest.rehearsal,
+                "rows": manifest.input["rows"],
+                "ok": manifest.summary.get("ok"),
+                "failed": manifest.summary.get("failed"),
+                "cost_usd": manifest.summary.get("cost_usd"),
+                "model": manifest.spec["model"],
+            }
+        )
+    if as_json:
+        return json.dumps(rows, indent=2)
+    if not rows:
+        return "no runs yet: start one with `runner run JOB`"
+    head = ("RUN", "STATUS", "ROWS", "OK", "FAILED", "COST", "MODEL")
+    table = [head, *((str(r["run"]), str(r["status"]), _n(r.get("rows")), _n(r.get("ok")), _n(r.get("failed")),
+                      _usd(r.get("cost_usd")), str(r.get("model", ""))) for r in rows)]  # fmt: skip
+    widths = [max(len(line[i]) for line in table) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table
+    )
+
+
+def show_run(folder: Path, *, as_json: bool) -> str:
+    """Return what there is to know of a run; one that was killed is counted afresh from its folder."""
+    manifest = Manifest.load(folder)
+    now = status(manifest, folder)
+    if now in ("killed", "running"):
+        manifest.summary = summarize(folder, manifest.schema, sum(s.wall_s for s in manifest.sessions))
+    if as_json:
+        return json.dumps({**asdict(manifest), "status": now, "folder": str(folder)}, indent=2, ensure_ascii=False)
+    files = "".join(f"\n            {f['path']} ({f['size']:,} bytes)" for f in manifest.input["files"])
+    theirs = [name for name in manifest.columns if not name.startswith("_")]
+    made = [
+        "",
+        f"made from   {manifest.job_file}",
+        f"input       {manifest.input['rows']:,} rows{files}",
+        f"model       {manifest.spec['model']} at {manifest.endpoint['name']} ({manifest.endpoint['base_url']})",
+        f"columns     {', '.join(theirs)} (and the runner's own)",
+        f"parts       {len(parts.sealed(folder))} sealed",
+        f"versions    {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}",
+    ]
+    for session in manifest.sessions:
+        how = session.ended or ("running" if now == "running" else "killed")
+        made.append(
+            f"session     {session.started_at}: {how}, {session.rows:,} rows, "
+            f"{session.attempts:,} requests, {session.wall_s:,.1f} s"
+        )
+    head = f"state       {now}\n" if now in ("killed", "running") else ""
+    return head + report(manifest, folder) + "\n" + "\n".join(made)
+
+
+def _n(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else "-"
+
+
+def _usd(value: object) -> str:
+    return f"${value:.4f}" if isinstance(value, float | int) else "-"

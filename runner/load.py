@@ -1,0 +1,286 @@
+"""A job file becomes a `Job`: read, checked with everything it refers to, and ready to run.
+
+Everything that is wrong is reported at once, each problem with its place.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from runner.config import Endpoints, EndpointSpec, Models, in_order, load_endpoints, load_models
+from runner.spec import (
+    DEFAULT_CONCURRENCY,
+    JobSpec,
+    LimitsSpec,
+    PromptFile,
+    PromptSpec,
+    changed,
+    job_name,
+    job_schema,
+    schema_findings,
+)
+from runner.yaml_source import (
+    At,
+    Mark,
+    Problem,
+    Source,
+    SpecErrors,
+    check,
+    display,
+    dotted,
+    dump,
+    listed,
+    parse,
+    read,
+    read_text,
+    suggest,
+)
+
+__all__ = ["Job", "as_run", "changed", "find_root", "job_schema", "load_job", "snapshot"]
+
+T = TypeVar("T")
+
+PROMPTS = Path("configs") / "prompts"
+
+# Long, mixed and with a digit: a key rather than a word such as `sk-learn`.
+_API_KEY = re.compile(r"(?:^|[^A-Za-z0-9])sk-(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that can be run.
+
+    Attributes:
+        path: the job file.
+        root: the project root; all paths in the job are relative to it.
+        prompts: role and template of each message, in order; with the text of the files they refer to.
+        json_schema: the schema of the answers as `output.schema` has it, read from its file; None without one.
+    """
+
+    spec: JobSpec
+    path: Path
+    root: Path
+    endpoints: Endpoints
+    models: Models
+    prompts: tuple[tuple[str, str], ...]
+    json_schema: dict[str, Any] | None
+
+    @property
+    def endpoint(self) -> EndpointSpec:
+        return self.endpoints[self.spec.endpoint]
+
+    @cached_property
+    def limits(self) -> LimitsSpec:
+        """The limits that hold: the job's, else the endpoint's, else 64 requests in flight."""
+        mine, theirs = self.spec.limits, self.endpoint.limits
+        return LimitsSpec(
+            concurrency=mine.concurrency or theirs.concurrency or DEFAULT_CONCURRENCY,
+            requests_per_minute=mine.requests_per_minute or theirs.requests_per_minute,
+            tokens_per_minute=mine.tokens_per_minute or theirs.tokens_per_minute,
+        )
+
+
+def load_job(
+    path: Path,
+    *,
+    overrides: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    root: Path | None = None,
+) -> Job:
+    """Read and check a job file.
+
+    Args:
+        overrides: dotted key to YAML text, as in ``--set limits.concurrency=8``; they replace what the file says.
+        environ: where given, the variables that the endpoint needs must be set in it.
+        root: the project root, for a job file that lies elsewhere; default: found from the file's place.
+
+    Raises:
+        SpecErrors: everything that is wrong with the job and with the files it refers to.
+    """
+    root = root or find_root(path)
+    source = read(path)
+    here = _Problems()
+    for key, text in (overrides or {}).items():
+        here.gather(partial(source.set, key, text))
+    source.data.setdefault("name", job_name(path.stem))
+    spec, found = check(JobSpec, source, source.data)
+    here += [*source.problems, *found, *_literal_keys(source)]
+    files = _Files(root, source, here)
+    prompts = files.prompts(spec.prompt) if spec else ()
+    schema = files.schema(spec.output.json_schema, strict=spec.output.strict) if spec else None
+
+    elsewhere = _Problems()
+    endpoints = elsewhere.gather(partial(load_endpoints, root))
+    models = elsewhere.gather(partial(load_models, root))
+    name = spec.endpoint if spec else source.data.get("endpoint", "openai")
+    if endpoints is not None and isinstance(name, str) and name:
+        if name not in endpoints:
+            here.append(source.problem(("endpoint",), endpoints.unknown(name), endpoints.hint(name)))
+        elif environ is not None:
+            elsewhere.gather(partial(endpoints[name].resolve, environ))
+    if here or elsewhere or spec is None or endpoints is None or models is None:
+        raise SpecErrors([*in_order(here), *elsewhere])
+    return Job(spec, path, root, endpoints, models, prompts, schema)
+
+
+def find_root(path: Path) -> Path:
+    """The project root: the nearest folder above the job file that has `configs/`, else the job file's own folder."""
+    folder = path.absolute().parent
+    return next((above for above in (folder, *folder.parents) if (above / "configs").is_dir()), folder)
+
+
+class _Problems(list[Problem]):
+    def gather(self, step: Callable[[], T]) -> T | None:
+        """What the step returns; or None, and its problems added here."""
+        try:
+            return step()
+        except SpecErrors as error:
+            self += error.problems
+            return None
+
+
+def _literal_keys(source: Source) -> Iterator[Problem]:
+    """API keys in a job file would be copied into every run's folder. Prompts and labels are text, and may hold any."""
+
+    def look(tree: Any, at: At) -> Iterator[Problem]:
+        if isinstance(tree, str) and _API_KEY.search(tree):
+            hint = "put it in an environment variable, and name that in configs/endpoints.yaml"
+            yield source.problem(at, f"`{dotted(at)}` holds what looks like an API key", hint)
+        elif isinstance(tree, dict):
+            for key, value in tree.items():
+                yield from look(value, (*at, key))
+        elif isinstance(tree, list):
+            for index, value in enumerate(tree):
+                yield from look(value, (*at, index))
+
+    for key, tree in source.data.items():
+        if key not in ("prompt", "output"):
+            yield from look(tree, (key,))
+
+
+class _Files:
+    """Reads the files that a job file refers to."""
+
+    def __init__(self, root: Path, source: Source, problems: list[Problem]) -> None:
+        self._root = root
+        self._source = source
+        self._problems = problems
+
+    def prompts(self, prompt: PromptSpec) -> tuple[tuple[str, str], ...]:
+        """Role and text of each message."""
+        if prompt.messages is not None:
+            return tuple(
+                (message.role, self._text(message.content, ("prompt", "messages", index, "content")))
+                for index, message in enumerate(prompt.messages)
+            )
+        parts = (("system", prompt.system), ("user", prompt.user))
+        return tuple((role, self._text(text, ("prompt", role))) for role, text in parts if text is not None)
+
+    def _text(self, text: str | PromptFile, at: At) -> str:
+        if isinstance(text, str):
+            return text
+        at = (*at, "file")
+        folder = self._root / PROMPTS
+        path = folder / text.file
+        if not path.resolve().is_relative_to(folder.resolve()):
+            self._wrong(at, f"`{dotted(at)}` leads out of {PROMPTS.as_posix()}/", "prompts are kept there")
+            return ""
+        if not path.is_file():
+            there = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+            hint = suggest(text.file, there) or (f"there are {listed(there[:8])}" if there else None)
+            self._wrong(at, f"there is no file {display(path)}", hint)
+            return ""
+        return self._read(path, at, "prompt file") or ""
+
+    def schema(self, schema: dict[str, Any] | str | None, *, strict: bool) -> dict[str, Any] | None:
+        """The schema itself. What stands in the job file was checked with it."""
+        if not isinstance(schema, str):
+            return schema
+        at = ("output", "schema")
+        path = self._root / schema
+        if not path.is_file():
+            near = suggest(path.name, sorted(file.name for file in path.parent.glob("*.json")))
+            hint = near or "the path is relative to the project root"
+            self._wrong(at, f"there is no file {display(path)}", hint)
+            return None
+        text = self._read(path, at, "schema file")
+        if text is None:
+            return None
+        file = Source(display(path), text)
+        try:
+            tree = json.loads(text)
+        except json.JSONDecodeError as error:
+            mark = Mark(error.lineno, error.colno)
+            self._problems.append(file.problem_at(mark, f"this is not JSON: {error.msg.lower()}"))
+            return None
+        except (RecursionError, ValueError):
+            self._wrong(at, f"{display(path)} cannot be read as JSON")
+            return None
+        if not isinstance(tree, dict):
+            self._problems.append(file.problem((), "a schema file must hold a JSON object"))
+            return None
+        with suppress(SpecErrors):  # JSON is all but YAML: then each problem can be shown at its line
+            file = parse(text, file.name)
+        for finding in schema_findings(tree, strict=strict):
+            name = f"`{dotted(finding.at)}`" if finding.at else "the schema"
+            self._problems.append(
+                file.problem(finding.at, f"{name} {finding.text}", finding.hint, on_key=finding.on_key)
+            )
+        return tree
+
+    def _read(self, path: Path, at: At, what: str) -> str | None:
+        try:
+            return read_text(path, what=what)
+        except SpecErrors as error:
+            self._problems += error.problems
+            return None
+
+    def _wrong(self, at: At, message: str, hint: str | None = None) -> None:
+        self._problems.append(self._source.problem(at, message, hint))
+
+
+# What a run keeps of its job ------------------------------------------------------------------------------------------
+
+
+def as_run(job: Job) -> dict[str, Any]:
+    """The job as plain data, with all defaults, and with the text of the prompt and schema files it refers to."""
+    data = job.spec.model_dump(mode="json", by_alias=True)
+    texts = [text for _, text in job.prompts]
+    prompt = data["prompt"]
+    if prompt["messages"] is not None:
+        for message, text in zip(prompt["messages"], texts, strict=True):
+            message["content"] = text
+    else:
+        for role, text in job.prompts:
+            prompt[role] = text
+    data["output"]["schema"] = job.json_schema
+    return data
+
+
+def snapshot(job: Job) -> str:
+    """The job as run, as YAML: a job file that needs no other file, and holds no secret.
+
+    `load_job` reads it back from any folder. Its paths stay relative to the project root: where the file lies outside
+    the project, pass `root`.
+    """
+    return dump(_without_none(as_run(job)))
+
+
+def _without_none(data: Mapping[str, Any], depth: int = 2) -> dict[str, Any]:
+    """Without the keys that are not set. `stop.max_error_rate: null` says something, and what the user wrote stays."""
+    kept: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict) and depth and key not in ("parameters", "schema"):
+            inner = _without_none(value, depth - 1)
+            if inner:
+                kept[key] = inner
+        elif value is not None or key == "max_error_rate":
+            kept[key] = value
+    return kept

@@ -1,0 +1,130 @@
+"""Says in words how a run went and what to type next."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from runner.manifest import Manifest
+from runner.progress import duration
+
+_ANSWERS_SHOWN = 12
+
+
+def report(manifest: Manifest, folder: Path) -> str:
+    """Return the summary of a run, for a terminal or a log."""
+    summary, timing = manifest.summary, manifest.summary.get("timing", {})
+    out = [_headline(manifest)]
+    if manifest.rehearsal:
+        out.append(
+            "this was a rehearsal: the answers come from the embedded simulator and mean nothing, costs are what if"
+        )
+    out.append("")
+    out += _table([("rows", _rows(summary, manifest.input))])
+    for kind, entry in summary.get("errors", {}).items():
+        out.append(
+            f"            {entry['rows']:,} × {kind}, for instance row {entry['example_id']}: {entry['example']}"
+        )
+    if manifest.input.get("repeated_ids"):
+        out += _table(
+            [("ids", f"{manifest.input['repeated_ids']:,} rows repeat the id of an earlier row; each is kept")]
+        )
+    if summary.get("answers"):
+        out += _table([("answers", _answers(summary["answers"]))])
+    if timing.get("latency_p50_s") is not None:
+        out += _table(
+            [
+                ("time", _time(timing, manifest)),
+                ("latency", " · ".join(f"p{p} {timing[f'latency_p{p}_s']:.3f} s" for p in (50, 95, 99))),
+                ("limits", _limits(manifest)),
+                ("tokens", _tokens(summary)),
+                ("cost", _cost(summary["cost_usd"], rows=summary["rows"])),
+            ]
+        )
+    out += _table([("files", f"{show_path(folder)}/  (part-*.parquet, run.json)")])
+    out.append("")
+    out += next_steps(manifest, folder)
+    return "\n".join(out)
+
+
+def next_steps(manifest: Manifest, folder: Path) -> list[str]:
+    """Return the commands that make sense now, one a line."""
+    path = shlex.quote(show_path(folder))
+    if manifest.status != "finished":
+        return [f"continue:     runner resume {path}"]
+    failed = manifest.summary.get("failed", 0)
+    retry = [f"try again:    runner retry {path}"] if failed else []
+    return [*retry, f"read it:      runner export {path} --format csv > answers.csv"]
+
+
+def _headline(manifest: Manifest) -> str:
+    name = f"{manifest.job} / {manifest.run}"
+    if manifest.status == "finished":
+        return f"{name}: finished"
+    if manifest.stopped_by:
+        return f"{name}: stopped early ({manifest.stopped_by['kind']}): {manifest.stopped_by['message']}"
+    return f"{name}: {'interrupted' if manifest.status == 'interrupted' else 'not finished'}"
+
+
+def _rows(summary: dict[str, Any], source: dict[str, Any]) -> str:
+    total = source["rows"]
+    done = summary.get("rows", 0)
+    if total == 0:
+        return "none: the input is empty"
+    parts = [f"{summary.get('ok', 0):,} ok", f"{summary.get('failed', 0):,} failed"]
+    if done < total:
+        parts.append(f"{total - done:,} still to do")
+    if source.get("skipped_rows"):
+        parts.append(f"{source['skipped_rows']:,} bad ones left out")
+    return f"{total:,}: {', '.join(parts)}"
+
+
+def _answers(answers: dict[str, int]) -> str:
+    shown = list(answers.items())[:_ANSWERS_SHOWN]
+    more = f", and {len(answers) - len(shown)} more" if len(answers) > len(shown) else ""
+    return ", ".join(f"{label} {count:,}" for label, count in shown) + more
+
+
+def _time(timing: dict[str, Any], manifest: Manifest) -> str:
+    text = f"{duration(timing['wall_s'])} · {timing['items_per_s']:,.1f} rows/s"
+    if timing.get("speedup_over_one_by_one"):
+        text += f" · {timing['speedup_over_one_by_one']:,.1f} times as fast as one by one"
+    if len(manifest.sessions) > 1:
+        text += f" · in {len(manifest.sessions)} sessions"
+    return text
+
+
+def _limits(manifest: Manifest) -> str:
+    session = manifest.sessions[-1]
+    parts = [
+        f"{name.replace('_', ' ')} {session.limits.get(name):,g}: {share:.0%} used"
+        for name, share in session.use.items()
+    ]
+    if session.rate_limited:
+        parts.append(f"{session.rate_limited:,} answers were 429")
+    return " · ".join(parts)
+
+
+def _tokens(summary: dict[str, Any]) -> str:
+    tokens = summary["tokens"]
+    cached = f" ({tokens['cached']:,} cached)" if tokens["cached"] else ""
+    return f"{tokens['input']:,} in{cached}, {tokens['output']:,} out"
+
+
+def _cost(cost_usd: float | None, rows: int) -> str:
+    if cost_usd is None:
+        return "unknown: the model is not in configs/models.yaml, or the server did not report usage"
+    per_thousand = f" · ${cost_usd / rows * 1000:.4f} per 1,000 rows" if rows else ""
+    return f"${cost_usd:.4f}{per_thousand}"
+
+
+def _table(rows: list[tuple[str, str]]) -> list[str]:
+    return [f"  {name:<9} {text}" for name, text in rows if text]
+
+
+def show_path(path: Path) -> str:
+    """Return a path as short as it can be typed from here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
