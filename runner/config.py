@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, PrivateAttr, RootModel, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
 from runner.errors import SpecError
 from runner.spec import LimitsSpec, Section
@@ -51,7 +51,7 @@ Plain = Annotated[str, AfterValidator(_plain)]
 class EndpointSpec(Section):
     """One server that requests can go to."""
 
-    name: str = Field(default="", description="The name of the endpoint: the key of its entry.")
+    name: str = Field(default="", exclude=True, description="The name of the endpoint: the key of its entry.")
     base_url: Plain | None = Field(
         default=None,
         min_length=1,
@@ -157,9 +157,13 @@ class EndpointSpec(Section):
             SpecErrors: a variable is not set or empty, or the key's file cannot be read; all of them at once.
         """
         problems: list[Problem] = []
+        asked: set[str] = set()
 
         def variable(name: str, key: str) -> str:
             value = environ.get(name, "").strip()
+            if name in asked:
+                return value
+            asked.add(name)
             if not value:
                 state = "is empty" if name in environ else "is not set"
                 message = f"endpoint `{self.name}` needs the environment variable {name}, which {state}"
@@ -315,10 +319,6 @@ class Endpoints:
 
     def hint(self, name: str) -> str:
         return suggest(name, self.specs) or f"there are {listed(self.specs)}"
-
-
-class _EndpointsFile(RootModel[dict[str, EndpointSpec]]):
-    pass
 
 
 def load_endpoints(root: Path) -> Endpoints:

@@ -65,15 +65,14 @@ def _quote(value: str) -> str:
 def _names(values: tuple[str, ...]) -> tuple[str, ...]:
     """Column names or labels: none empty, none twice."""
     findings = []
+    first: dict[str, int] = {}
     for index, value in enumerate(values):
+        earlier = first.setdefault(value.strip(), index)
         if not value.strip():
             findings.append(Finding("must not be empty", (index,)))
-            continue
-        for earlier, other in enumerate(values[:index]):
-            if other.strip() == value.strip():
-                same = "the same as" if other == value else "but for spaces the same as"
-                findings.append(Finding(f"is {same} item [{earlier}]: {say(value)}", (index,)))
-                break
+        elif earlier != index:
+            same = "the same as" if values[earlier] == value else "but for spaces the same as"
+            findings.append(Finding(f"is {same} item [{earlier}]: {say(value)}", (index,)))
     complain(findings)
     return values
 

@@ -14,7 +14,6 @@ import difflib
 import json
 import math
 import re
-import types
 import typing
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from runner.errors import SpecError
@@ -41,6 +41,7 @@ MAX_EXCERPT = 100
 
 # What PyYAML's reader counts as the end of a line; line numbers are only right if ours agree.
 _LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _KEY_LIKE = re.compile(r"sk-[A-Za-z0-9_-]{8,}")
 
 
@@ -250,6 +251,8 @@ class Source:
         line = self.lines[mark.line - 1] if mark.line <= len(self.lines) else ""
         excerpt: str | None = line
         if self.private:
+            # A secret may begin like an alias, an anchor or a tag, and PyYAML quotes what it trips over.
+            message = re.sub(r"`[*&!][^`\s]+`|'[^']{2,}'", "`…`", message)
             # The key may be shown, and nothing after it.
             key = re.match(r"(\s*[\w.-]+:)(.*)", line)
             excerpt = None
@@ -269,7 +272,8 @@ class Source:
         """
         option = f"--set {key}={text}"
         at: At = tuple(key.split("."))
-        value = parse(text, option, option=True).data if text.strip() else None
+        given = parse(text if text.strip() else "null", option, option=True)
+        value = given.data
         tree: Any = self.data
         for depth, step in enumerate(at[:-1]):
             if isinstance(tree, list) and str(step).isdigit() and int(step) < len(tree):
@@ -288,12 +292,12 @@ class Source:
             at = (*at[:-1], int(last))
             tree[int(last)] = value
         else:
-            raise SpecErrors([Problem(f"`{key}` leads to no key of the job file", mask(option))])
+            message = f"`{key}` leads to no key of the job file"
+            raise SpecErrors([Problem(mask(message), mask(option))])
         self.options[at] = option
         self.broken -= {path for path in self.broken if path[: len(at)] == at}
         self.raw = {path: raw for path, raw in self.raw.items() if path[: len(at)] != at}
-        if not isinstance(value, dict | list) and text.strip():
-            self.raw[at] = text.strip()
+        self.raw |= {(*at, *path): raw for path, raw in given.raw.items() if text.strip()}
 
 
 def read(path: Path, *, what: str = "job file", private: bool = False, may_be_empty: bool = False) -> Source:
@@ -366,6 +370,7 @@ def parse(
         name: what to call the text in messages.
         option: the text is the value of an option: it may be anything, and has no lines to show.
     """
+    name = mask(name) if option else name
     source = Source(name, text, private=private)
     try:
         loader = _Loader(text)
@@ -386,6 +391,9 @@ def parse(
     except yaml.MarkedYAMLError as error:
         mark, message, hint = _explain(error, source)
         raise _stop(source, mark, message, hint, option) from None
+    except (ValueError, OverflowError):  # PyYAML lets "\\UFFFFFFFF" fall through
+        mark = Mark(loader.line + 1, loader.column + 1)
+        raise _stop(source, mark, "this escape names no character", None, option) from None
     if node is None or (not option and _is_null(node)):
         if not may_be_empty:
             raise SpecErrors([Problem(f"the {what} is empty", name, hint="the keys are listed in docs/job-file.md")])
@@ -594,6 +602,8 @@ class _Builder:
         kind = node.tag.removeprefix(_TAG)
         text = node.value
         if kind == "str":
+            if _SURROGATE.search(text):
+                self._source.complain(at, "half a character (a lone surrogate) cannot stand in a job file")
             return text
         if kind not in ("null", "bool", "int", "float"):
             self._unknown_tag(node, at)
@@ -604,7 +614,7 @@ class _Builder:
             value = getattr(self._loader, f"construct_yaml_{kind}")(node)
         except (ValueError, KeyError, IndexError, OverflowError):
             wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}.get(kind, kind)
-            self._source.complain(at, f"{say(text)} is not {wanted}")
+            self._source.complain(at, f"{_got(self._source, text)} is not {wanted}")
             return None
         if isinstance(value, float) and not math.isfinite(value):
             self._source.complain(at, f"`{text}` is not a number that JSON can hold")
@@ -697,16 +707,16 @@ def check(model: type[M], source: Source, data: Any, at: At = ()) -> tuple[M | N
         details = error.errors(include_url=False)
     problems: dict[tuple[At, str], Problem] = {}
     misspelt = {
-        detail["loc"][:-1]: suggest(detail["loc"][-1], _keys_at(model, _follow_keys(data, detail)))
+        (detail["loc"][:-1], suggest(detail["loc"][-1], _keys_at(model, _follow_keys(data, detail))))
         for detail in details
         if detail["type"] == "extra_forbidden"
     }
+    above = {detail["loc"][:end] for detail in details for end in range(len(detail["loc"]))}
     for detail in details:
         loc = detail["loc"]
-        if detail["type"] == "missing" and misspelt.get(loc[:-1]) == f"did you mean `{loc[-1]}`?":
+        if detail["type"] == "missing" and (loc[:-1], f"did you mean `{loc[-1]}`?") in misspelt:
             continue
-        inside = any(other["loc"][: len(loc)] == loc and len(other["loc"]) > len(loc) for other in details)
-        if detail["type"] == "too_short" and inside:
+        if detail["type"] == "too_short" and loc in above:
             continue  # pydantic does not count the members that are wrong
         for where, problem in _translate(model, source, data, at, detail):
             if not any(where[:end] in source.broken for end in range(len(where) + 1)):
@@ -734,7 +744,7 @@ def _translate(
             message = finding.text if finding.whole else f"`{dotted(where)}` {finding.text}"
             yield where, source.problem(where, message, finding.hint, on_key=finding.on_key)
     elif kind == "missing":
-        field = _field(model, inner)
+        _, field = _walk(model, inner)
         example = field.examples[0] if field is not None and field.examples else None
         hint = f"for example `{dump({str(at[-1]): example}).strip()}`" if isinstance(example, str | int) else None
         yield one(f"{name} is missing", hint)
@@ -751,7 +761,7 @@ def _translate(
         yield one(f"{name} must be {_one_of(choices)}, got {_got(source, value)}", hint)
     elif kind in _BOUNDS:
         word, key = _BOUNDS[kind]
-        field = _field(model, inner)
+        _, field = _walk(model, inner)
         hints = [item.text for item in field.metadata if isinstance(item, Hint)] if field is not None else []
         yield one(f"{name} must be {word} {ctx[key]:,g}, got {_got(source, value)}", hints[0] if hints else None)
     elif kind in ("too_short", "string_too_short"):
@@ -831,29 +841,30 @@ def _holds(tree: Any, step: str | int) -> bool:
     return isinstance(tree, list | tuple) and isinstance(step, int) and step < len(tree)
 
 
-def _field(model: type[BaseModel], at: At) -> Any:
-    """The field at a place of a model, or None."""
+def _walk(model: type[BaseModel], at: At) -> tuple[Any, FieldInfo | None]:
+    """The type at a place of a model, and the field that has it; None where there is neither."""
     current: Any = model
     field = None
     for step in at:
         if isinstance(step, int):
-            continue
-        inner = _model_in(current)
-        if inner is None:
-            return None
-        names = {found.alias or name: found for name, found in inner.model_fields.items()}
-        field = names.get(step)
-        if field is None:
-            return None
-        current = field.annotation
-    return field
+            continue  # an item of a list: its model is found inside the type of the list
+        inner, field = _model_in(current), None
+        if inner is not None:
+            field = {found.alias or name: found for name, found in inner.model_fields.items()}.get(step)
+        if field is not None:
+            current = field.annotation
+        elif typing.get_origin(current) is dict:
+            current = typing.get_args(current)[1]
+        else:
+            return None, None
+    return current, field
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that an annotation such as `tuple[Message, ...] | None` speaks of."""
+    """The model that a type such as `tuple[Message, ...] | None` speaks of; the values of a mapping are deeper."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
+    if typing.get_origin(annotation) is not dict:
         for argument in typing.get_args(annotation):
             found = _model_in(argument)
             if found is not None:
@@ -863,9 +874,12 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 def _keys_at(model: type[BaseModel], at: At) -> list[str]:
     """The keys of the mapping at a place."""
-    field = _field(model, at) if at else None
-    inner = _model_in(field.annotation if field is not None else model)
-    return [field.alias or name for name, field in inner.model_fields.items()] if inner is not None else []
+    inner = _model_in(_walk(model, at)[0])
+    return _keys_of(inner) if inner is not None else []
+
+
+def _keys_of(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items() if not field.exclude]
 
 
 def _unknown_key_hint(model: type[BaseModel], at: At) -> str | None:
@@ -877,7 +891,7 @@ def _unknown_key_hint(model: type[BaseModel], at: At) -> str | None:
     for section, field in model.model_fields.items():
         name = field.alias or section
         inner = _model_in(field.annotation)
-        if inner is not None and (name,) != at[:-1] and word in _keys_at(inner, ()):
+        if inner is not None and (name,) != at[:-1] and word in _keys_of(inner):
             return f"did you mean `{name}.{word}`?"
     if word in known and len(at) > 1:
         return f"`{word}` belongs at the top of the file"

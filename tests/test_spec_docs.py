@@ -1,0 +1,60 @@
+"""docs/job-file.md lists every key of the models, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from runner import config, spec
+
+PAGE = Path(__file__).parent.parent / "docs" / "job-file.md"
+
+TABLES: dict[str, type[BaseModel]] = {
+    "Top level": spec.JobSpec,
+    "`input`": spec.InputSpec,
+    "`prompt`": spec.PromptSpec,
+    "`prompt.messages[]`": spec.Message,
+    "A template in a file": spec.PromptFile,
+    "`output`": spec.OutputSpec,
+    "`limits`": spec.LimitsSpec,
+    "`retry`": spec.RetrySpec,
+    "`stop`": spec.StopSpec,
+    "Endpoints": config.EndpointSpec,
+    "Models": config.Models,
+    "`models.NAME`": config.ModelSpec,
+    "`long_context`": config.LongContext,
+}
+
+
+def tables() -> dict[str, list[str]]:
+    """Heading to the keys in its table."""
+    found: dict[str, list[str]] = {}
+    heading = ""
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            heading = line.lstrip("# ")
+        elif match := re.match(r"\| `([^`]+)` \|", line):
+            found.setdefault(heading, []).append(match[1])
+    return found
+
+
+@pytest.mark.parametrize("heading", TABLES)
+def test_every_key_is_in_the_page_and_no_other(heading: str) -> None:
+    fields = TABLES[heading].model_fields
+    keys = {field.alias or name for name, field in fields.items()}
+    if TABLES[heading] is config.EndpointSpec:
+        keys.discard("name")  # the key of the entry
+    assert sorted(tables()[heading]) == sorted(keys)
+
+
+def test_every_table_belongs_to_a_model() -> None:
+    assert set(tables()) == set(TABLES)
+
+
+def test_every_field_is_described() -> None:
+    for model in TABLES.values():
+        for name, field in model.model_fields.items():
+            assert field.description, f"{model.__name__}.{name}"
