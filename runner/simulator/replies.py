@@ -1,0 +1,182 @@
+"""Writes what the model says, and the envelope in which each API delivers it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from runner.simulator.draws import Draws, label_of
+from runner.simulator.fitting import Fitting, Unfit
+from runner.simulator.questions import CHARACTERS_PER_TOKEN, Question, Refused, tokens_in
+from runner.simulator.words import stems, words
+
+# The same request gives the same bytes, so the clock has no say: 2026-01-01.
+CREATED = 1_767_225_600
+REFUSAL = "I'm sorry, but I can't help with that request."
+_OPENINGS = ("This text is about", "In short:", "The main point is", "It deals with", "A summary:")
+_EXCUSES = (
+    "Sure! Here is the answer you asked for: ",
+    "I think that it is best described as ",
+    "As an AI model, I say ",
+)
+
+compact_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the model says.
+
+    Attributes:
+        text: the answer; None for a refusal or where it is withheld.
+        refusal: the refusal, or None.
+        cut: the text was cut off at the length asked for.
+        output_tokens: an estimate.
+    """
+
+    text: str | None
+    refusal: str | None
+    cut: bool
+    output_tokens: int
+
+
+def write_reply(question: Question, digest: bytes, fault: str | None) -> Reply:
+    """The model's words: the same for the same body, whatever the attempt.
+
+    Args:
+        fault: `invalid_reply`, `null_content` and `refusal` change what is said; others do not.
+
+    Raises:
+        Refused: 400, no value fits the schema.
+    """
+    if fault == "refusal":
+        return Reply(None, REFUSAL, False, tokens_in(len(REFUSAL)))
+    text = _text(question, Draws(digest, "reply"))
+    if fault == "invalid_reply":
+        text = _spoilt(question, text, Draws(digest, "spoilt"))
+    most = question.max_output_tokens
+    cut = most is not None and tokens_in(len(text)) > most
+    if cut and most is not None:
+        text = text[: most * CHARACTERS_PER_TOKEN]
+    return Reply(None if fault == "null_content" else text, None, cut, tokens_in(len(text)))
+
+
+def _text(question: Question, draws: Draws) -> str:
+    if question.form == "text":
+        return _sentence(words(question.user_text), draws)
+    if question.form == "json_object":
+        return json.dumps({"answer": _sentence(words(question.user_text), draws)})
+    text = words(question.user_text)
+    try:
+        return compact_json(Fitting(question.schema, text, stems(text), draws).value())
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        reason = str(error) if isinstance(error, Unfit) else "it is malformed"
+        param = "response_format" if question.api == "chat" else "text.format"
+        raise Refused(400, f"Invalid schema for {param}: {reason}.", code="invalid_json_schema", param=param) from None
+
+
+def _sentence(text: list[str], draws: Draws) -> str:
+    start = draws.below(max(1, len(text) - 7))
+    return f"{draws.pick(_OPENINGS)} {' '.join(text[start : start + 8]) or 'nothing in particular'}."
+
+
+def _spoilt(question: Question, text: str, draws: Draws) -> str:
+    """Text that the schema does not allow: prose, a value of another kind, or JSON that breaks off."""
+    way = draws.below(3)
+    if way == 1 and text.startswith("{"):
+        return json.dumps([json.loads(text)])
+    if way == 2 and len(text) > 2 and text[0] in '{["':
+        return text[: len(text) // 2]
+    return draws.pick(_EXCUSES) + text
+
+
+def envelope(question: Question, reply: Reply, digest: bytes, attempt: int, fault: str | None) -> dict[str, Any]:
+    """The whole answer, a `chat.completion` or a `response`.
+
+    Args:
+        attempt: how many times this body came before; it changes the ids.
+        fault: `no_usage` and `no_choices` leave those out; others change nothing here.
+    """
+    name = label_of(digest, f"id{attempt}", 24)
+    write = _completion if question.api == "chat" else _response
+    answer = write(question, reply, name)
+    if fault == "no_usage":
+        del answer["usage"]
+    if fault == "no_choices":
+        answer["choices" if question.api == "chat" else "output"] = []
+    return answer
+
+
+def _completion(question: Question, reply: Reply, name: str) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": reply.refusal, "annotations": []}
+    return {
+        "id": f"chatcmpl-{name}",
+        "object": "chat.completion",
+        "created": CREATED,
+        "model": question.model,
+        "choices": [
+            {
+                "index": 0,
+                "message": message,
+                "logprobs": None,
+                "finish_reason": "length" if reply.cut else "stop",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": question.input_tokens,
+            "completion_tokens": reply.output_tokens,
+            "total_tokens": question.input_tokens + reply.output_tokens,
+            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": 0,
+                "audio_tokens": 0,
+                "accepted_prediction_tokens": 0,
+                "rejected_prediction_tokens": 0,
+            },
+        },
+        "service_tier": "default",
+        "system_fingerprint": "fp_simulator",
+    }
+
+
+def _response(question: Question, reply: Reply, name: str) -> dict[str, Any]:
+    fields = question.fields
+    status = "incomplete" if reply.cut else "completed"
+    said: dict[str, Any] = {"type": "output_text", "annotations": [], "logprobs": [], "text": reply.text}
+    if reply.refusal is not None:
+        said = {"type": "refusal", "refusal": reply.refusal}
+    message = {"id": f"msg_{name}", "type": "message", "status": status, "content": [said], "role": "assistant"}
+    return {
+        "id": f"resp_{name}",
+        "object": "response",
+        "created_at": CREATED,
+        "status": status,
+        "background": False,
+        "error": None,
+        "incomplete_details": {"reason": "max_output_tokens"} if reply.cut else None,
+        "instructions": fields.get("instructions"),
+        "max_output_tokens": question.max_output_tokens,
+        "model": question.model,
+        "output": [message],
+        "parallel_tool_calls": True,
+        "previous_response_id": None,
+        "reasoning": {"effort": None, "summary": None},
+        "service_tier": "default",
+        "store": fields.get("store", True),
+        "temperature": fields.get("temperature", 1.0),
+        "text": fields.get("text") or {"format": {"type": "text"}},
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": fields.get("top_p", 1.0),
+        "truncation": "disabled",
+        "usage": {
+            "input_tokens": question.input_tokens,
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "output_tokens": reply.output_tokens,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": question.input_tokens + reply.output_tokens,
+        },
+        "user": None,
+        "metadata": fields.get("metadata") or {},
+    }

@@ -1,0 +1,235 @@
+"""Decides what the server answers to a request, without any networking: `server.py` carries it out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+from runner.simulator.draws import Draws, digest_of, label_of
+from runner.simulator.faults import FaultTable, latency_of
+from runner.simulator.limits import Limits, retry_headers
+from runner.simulator.questions import Question, Refused, read_question
+from runner.simulator.replies import CREATED, Reply, compact_json, envelope, write_reply
+from runner.simulator.settings import SimulatorSettings
+from runner.simulator.stats import Stats
+
+_APIS = {"/v1/chat/completions": "chat", "/v1/responses": "responses"}
+_HTML = b"<!doctype html><html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+# The kinds of fault after which a client still holds an answer that it can use and has paid for.
+_STILL_ANSWERS = frozenset({None, "hang", "refusal", "no_usage"})
+
+
+@dataclass(slots=True)
+class Answer:
+    """What is sent back, and what it counts as.
+
+    Attributes:
+        content: the HTTP body.
+        content_type: its type, without a charset.
+        delay_s: seconds to wait before sending.
+        cut: how many bytes of the content are sent before the connection is closed, 0 for no answer at all; None: all.
+        digest: the body this answers, when it is an answer that a client can use, else None.
+        input_tokens: what the answer is charged for.
+        output_tokens: what the answer is charged for.
+    """
+
+    status: int
+    content: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+    delay_s: float = 0.0
+    cut: int | None = None
+    digest: bytes | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Service:
+    """The simulated API.
+
+    Args:
+        settings: how it behaves.
+        now: the time that limits go by, in seconds.
+    """
+
+    def __init__(self, settings: SimulatorSettings, now: Callable[[], float]) -> None:
+        self._settings = settings
+        self._now = now
+        self._keys = frozenset(settings.api_keys)
+        self._models = frozenset(settings.models)
+        self._faults = FaultTable(settings.faults)
+        self._limits = Limits(settings.requests_per_minute, settings.tokens_per_minute, now)
+        self.stats = Stats()
+        self._promised = 0
+
+    def reset(self) -> None:
+        """Forget what was seen: counters, attempts and the used quota. Limits go on."""
+        self.stats.reset()
+        self._promised = 0
+
+    def began(self) -> None:
+        """A request arrived."""
+        self.stats.began(self._now())
+
+    def sent(self, answer: Answer) -> None:
+        """The answer was written."""
+        stats = self.stats
+        stats.statuses[answer.status] += 1
+        stats.input_tokens += answer.input_tokens
+        stats.output_tokens += answer.output_tokens
+        if answer.digest is not None:
+            stats.bodies.answered(answer.digest)
+
+    def abandoned(self, answer: Answer | None) -> None:
+        """The client went away before the answer was written."""
+        self.stats.abandoned += 1
+        if answer is not None and answer.digest is not None and self._promised:
+            self._promised -= 1
+
+    def answer(self, method: str, path: str, authorization: str | None, body: bytes) -> Answer:
+        """Decide the answer to one request."""
+        try:
+            self._check_key(authorization)
+            if method == "POST" and path in _APIS:
+                return self._create(_APIS[path], body)
+            if method == "GET" and path == "/v1/models":
+                return _json(200, {"object": "list", "data": [_model(name) for name in self._model_names()]})
+            if method == "GET" and path.startswith("/v1/models/"):
+                name = unquote(path.removeprefix("/v1/models/"))
+                self._check_model(name)
+                return _json(200, _model(name))
+            raise Refused(404, f"Invalid URL ({method} {path})")
+        except Refused as refused:
+            digest = digest_of(self._settings.seed, body)
+            return _json(refused.status, refused.envelope, _request_id(digest, -1))
+
+    def _create(self, api: str, body: bytes) -> Answer:
+        settings = self._settings
+        question = read_question(api, body)
+        self._check_model(question.model)
+        if settings.quota_after is not None and self._promised >= settings.quota_after:
+            raise Refused(
+                429,
+                "You exceeded your current quota, please check your plan and billing details.",
+                kind="insufficient_quota",
+                code="insufficient_quota",
+            )
+        digest = digest_of(settings.seed, body)
+        if (exceeded := self._limits.admit(question.input_tokens + (question.max_output_tokens or 0))) is not None:
+            unit = "RPM" if exceeded.limit == "requests" else "TPM"
+            return _limited(
+                f"Rate limit reached for {question.model} on {exceeded.limit} per min ({unit}): "
+                f"Limit {exceeded.per_minute}. Please try again in {exceeded.retry_after_s:.3f}s.",
+                exceeded.limit,
+                {**self._limits.headers(), **retry_headers(exceeded.retry_after_s), **_request_id(digest, -1)},
+            )
+        tally = self.stats.bodies.tally(digest)
+        attempt = tally.attempts
+        draws = Draws(digest, f"attempt{attempt}")
+        fault = self._faults.draw(draws)
+        delay_s = latency_of(settings.latency_s, draws)
+        enough = settings.max_faults_per_body is not None and tally.faults >= settings.max_faults_per_body
+        if enough or (fault == "invalid_reply" and question.form == "text"):
+            fault = None
+        if self._faults.permanent(digest):
+            fault = "bad_request"
+        self.stats.bodies.attempted(digest, faulted=fault not in (None, "bad_request"))
+        headers = {**self._limits.headers(), **_request_id(digest, attempt)}
+        headers["openai-processing-ms"] = str(round(delay_s * 1000))
+        try:
+            answer = self._faulty(question, digest, attempt, fault, draws)
+        except Refused as refused:
+            return _json(refused.status, refused.envelope, headers)
+        if fault is not None:
+            self.stats.faults[fault] += 1
+        if fault == "hang":
+            delay_s += settings.hang_s
+        if fault not in ("rate_limit", "bad_request"):
+            answer.delay_s = delay_s
+        answer.headers |= headers
+        if answer.digest is not None:
+            self._promised += 1
+        return answer
+
+    def _faulty(self, question: Question, digest: bytes, attempt: int, fault: str | None, draws: Draws) -> Answer:
+        retry_after_s = self._settings.retry_after_s
+        retry = {} if retry_after_s is None else retry_headers(retry_after_s)
+        if fault == "bad_request":
+            message = "The simulator refuses this body for good."
+            return _json(400, Refused(400, message, code="simulated_bad_request").envelope)
+        if fault == "rate_limit":
+            return _limited("Rate limit reached. Please slow down.", "requests", retry)
+        if fault == "server_error":
+            message = "The server had an error while processing your request. Sorry about that!"
+            return _json(500, Refused(500, message, kind="server_error").envelope)
+        if fault == "unavailable":
+            message = "The server is overloaded or not ready yet."
+            return _json(503, Refused(503, message, kind="server_error", code="server_overloaded").envelope, retry)
+        if fault == "html":
+            return Answer(200, _HTML, content_type="text/html")
+        reply = write_reply(question, digest, fault)
+        answer = _json(200, envelope(question, reply, digest, attempt, fault))
+        if fault == "cut":
+            answer.cut = 0 if draws.unit() < 0.5 else len(answer.content) // 2
+        elif fault == "invalid_json":
+            answer.content = draws.pick((answer.content[: len(answer.content) // 2], b"", b"upstream error\n"))
+        elif fault == "sse":
+            answer.content = _events(question, reply, answer.content)
+            answer.content_type = "text/event-stream"
+        else:
+            answer.input_tokens, answer.output_tokens = question.input_tokens, reply.output_tokens
+            answer.digest = digest if fault in _STILL_ANSWERS else None
+        return answer
+
+    def _check_key(self, authorization: str | None) -> None:
+        if not self._keys:
+            return
+        if not authorization:
+            raise Refused(401, "You didn't provide an API key.", code="invalid_api_key")
+        # The key itself is not repeated, not even in part.
+        if authorization.removeprefix("Bearer ") not in self._keys:
+            raise Refused(401, "Incorrect API key provided.", code="invalid_api_key")
+
+    def _check_model(self, name: str) -> None:
+        if self._models and name not in self._models:
+            raise Refused(
+                404,
+                f"The model `{name}` does not exist or you do not have access to it.",
+                code="model_not_found",
+                param="model",
+            )
+
+    def _model_names(self) -> list[str]:
+        return list(self._settings.models) or ["gpt-6-luna"]
+
+
+def _json(status: int, value: Any, headers: dict[str, str] | None = None) -> Answer:
+    return Answer(status, compact_json(value).encode(), dict(headers or {}))
+
+
+def _limited(message: str, kind: str, headers: dict[str, str]) -> Answer:
+    return _json(429, Refused(429, message, kind=kind, code="rate_limit_exceeded").envelope, headers)
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": CREATED, "owned_by": "simulator"}
+
+
+def _request_id(digest: bytes, attempt: int) -> dict[str, str]:
+    return {"x-request-id": f"req_{label_of(digest, f'request{attempt}', 32)}"}
+
+
+def _events(question: Question, reply: Reply, content: bytes) -> bytes:
+    """The answer as server-sent events."""
+    if question.api == "responses":
+        return b'event: response.completed\ndata: {"type":"response.completed","response":' + content + b"}\n\n"
+    whole = json.loads(content)
+    choice = {"index": 0, "delta": {"role": "assistant", "content": reply.text}, "finish_reason": "stop"}
+    chunk = {key: whole[key] for key in ("id", "created", "model")} | {
+        "object": "chat.completion.chunk",
+        "choices": [choice],
+    }
+    return b"data: " + compact_json(chunk).encode() + b"\n\ndata: [DONE]\n\n"

@@ -1,0 +1,107 @@
+"""How a simulated API behaves: its speed, its limits, the faults it shows."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Latency(BaseModel):
+    """A lognormal distribution of answer times.
+
+    Attributes:
+        median: half of the answers take less, in seconds.
+        p95: 95 % of the answers take less, in seconds; at least `median`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    median: Seconds = 0.2
+    p95: Seconds = 0.5
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Latency:
+        if self.p95 < self.median:
+            raise ValueError(f"`p95` must be at least `median` ({self.median:g}), got {self.p95:g}")
+        return self
+
+
+class Faults(BaseModel):
+    """How often each fault is shown, as probabilities; their sum (without `bad_request`) is at most 1.
+
+    Attributes:
+        rate_limit: 429 `rate_limit_exceeded`, although no limit was exceeded.
+        server_error: 500.
+        unavailable: 503.
+        cut: the connection is closed, after half an answer or none.
+        hang: no answer until `hang_s` have passed.
+        invalid_json: 200 whose HTTP body is truncated, empty or not JSON.
+        invalid_reply: a sound envelope around text that does not fit the schema; not shown to requests without one.
+        refusal: the model refuses.
+        bad_request: 400, decided by the body alone: every attempt of that body gets it.
+        html: 200 with an HTML page.
+        sse: 200 with server-sent events, although nobody asked for a stream.
+        no_usage: the answer has no `usage`.
+        null_content: the answer's text is null.
+        no_choices: the answer has no choices (chat) or no output (responses).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rate_limit: Probability = 0
+    server_error: Probability = 0
+    unavailable: Probability = 0
+    cut: Probability = 0
+    hang: Probability = 0
+    invalid_json: Probability = 0
+    invalid_reply: Probability = 0
+    refusal: Probability = 0
+    bad_request: Probability = 0
+    html: Probability = 0
+    sse: Probability = 0
+    no_usage: Probability = 0
+    null_content: Probability = 0
+    no_choices: Probability = 0
+
+    @model_validator(mode="after")
+    def _at_most_one(self) -> Faults:
+        total = sum(p for name, p in self if name != "bad_request")
+        if total > 1 + 1e-9:
+            raise ValueError(f"the probabilities (without `bad_request`) must add up to at most 1, got {total:g}")
+        return self
+
+
+class SimulatorSettings(BaseModel):
+    """Everything that can be set about the simulator. The same settings and requests give the same answers.
+
+    Attributes:
+        seed: another seed draws other latencies, faults and replies.
+        latency_s: seconds to each answer, fixed or as a distribution; 0 for none.
+        api_keys: the keys that are accepted; empty: any key, also none.
+        models: the models there are; empty: any name.
+        requests_per_minute: enforced second by second; None for no limit.
+        tokens_per_minute: input plus the most output asked for, enforced second by second; None for no limit.
+        faults: how often each fault is shown.
+        retry_after_s: what `Retry-After` says in injected 429 and 503 answers, in seconds; None leaves it out.
+        quota_after: after this many answers every request gets 429 `insufficient_quota`; None for never.
+        hang_s: how long the fault `hang` keeps silent, in seconds.
+        max_faults_per_body: a body (byte for byte) meets at most this many faults, `bad_request` aside; None: no end.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = 0
+    latency_s: Seconds | Latency = Latency()
+    api_keys: list[str] = []
+    models: list[str] = []
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    faults: Faults = Faults()
+    retry_after_s: Seconds | None = 1.0
+    quota_after: int | None = Field(default=None, ge=0)
+    hang_s: Seconds = 3600
+    max_faults_per_body: int | None = Field(default=None, ge=0)

@@ -1,0 +1,49 @@
+"""Compares texts by their words, crudely: enough to choose a label that looks sensible."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from functools import lru_cache
+
+_WORD = re.compile(r"[^\W_]+")
+_EMPTY = frozenset(_WORD.findall("a an and are as at be by for from in is it of on or that the this to we with"))
+
+
+def words(text: str) -> list[str]:
+    """The lower-cased words of a text."""
+    return _WORD.findall(text.lower())
+
+
+@lru_cache(maxsize=65536)
+def stem(word: str) -> str:
+    """The first five letters, without a plural's s: `mathematics` meets `mathematical`, `cats` meets `cat`."""
+    if len(word) > 3 and word.endswith("s"):
+        word = word[:-1]
+    return word[:5]
+
+
+def stems(text: Iterable[str]) -> Counter[str]:
+    """How often each stem occurs among the words of a text."""
+    return Counter(map(stem, text))
+
+
+@lru_cache(maxsize=4096)
+def _stems_of_choice(choice: str) -> frozenset[str]:
+    return frozenset(stem(word) for word in words(choice) if word not in _EMPTY)
+
+
+def best_choices(choices: list[str], text: Counter[str]) -> list[str]:
+    """The choices that share most with a text: most different words, then most occurrences. All, if none shares any.
+
+    Args:
+        choices: at least one.
+        text: the `stems` of the text.
+    """
+    scores = []
+    for choice in choices:
+        shared = [text[found] for found in _stems_of_choice(choice) if found in text]
+        scores.append((len(shared), sum(shared)))
+    best = max(scores)
+    return [choice for choice, score in zip(choices, scores, strict=True) if score == best]
