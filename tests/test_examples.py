@@ -1,0 +1,227 @@
+"""The example jobs run as they are, through the command line, and give what a reader of them expects."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from runner.load import load_job
+
+ROOT = Path(__file__).parent.parent
+JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
+SCHEMA = ROOT / "jobs" / "job.schema.json"
+INSTANT = "simulator: {simulator: {latency_s: 0}}\n"
+
+
+def runner(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "runner", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=60)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that ended well: its folder, its manifest, and all of its rows."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    table: pa.Table
+
+    def column(self, name: str) -> list[Any]:
+        return self.table.column(name).to_pylist()
+
+
+def run(name: str, folder: Path) -> Finished:
+    """Run an example in a copy of the project whose simulator answers at once."""
+    project, outputs = folder / "project", folder / "outputs"
+    shutil.copytree(ROOT / "jobs", project / "jobs")
+    shutil.copytree(ROOT / "configs", project / "configs")
+    (project / "configs" / "endpoints.yaml").write_text(INSTANT, encoding="utf-8")
+    unlimited = ("--set", "limits={concurrency: 32}")
+    done = runner("run", project / "jobs" / f"{name}.yaml", "--output", outputs, "--quiet", *unlimited)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    latest = outputs / name / "latest"
+    tables = [pq.read_table(part) for part in sorted(latest.glob("part-*.parquet"))]
+    manifest = json.loads((latest / "run.json").read_text(encoding="utf-8"))
+    return Finished(latest, manifest, pa.concat_tables(tables))
+
+
+@pytest.fixture(scope="module")
+def topics(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return run("arxiv-topics", tmp_path_factory.mktemp("topics"))
+
+
+@pytest.fixture(scope="module")
+def sentiment(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return run("review-sentiment", tmp_path_factory.mktemp("sentiment"))
+
+
+@pytest.fixture(scope="module")
+def papers() -> list[dict[str, Any]]:
+    with open(ROOT / "jobs" / "data" / "papers.jsonl", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def reviews() -> list[dict[str, str]]:
+    with open(ROOT / "jobs" / "data" / "reviews.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# The job files -------------------------------------------------------------------------------------------------------
+
+
+def test_these_are_the_examples() -> None:
+    assert [path.stem for path in JOBS] == ["arxiv-topics", "review-sentiment"]
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_an_example_loads_and_needs_no_key(path: Path) -> None:
+    job = load_job(path, environ={})
+    assert job.spec.name == path.stem
+    assert job.root == ROOT
+    assert job.endpoint.is_simulator
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_an_example_needs_only_a_key_to_be_real(path: Path) -> None:
+    job = load_job(path, overrides={"endpoint": "openai"}, environ={"OPENAI_API_KEY": "not-a-key"})
+    assert job.models.models.get(job.spec.model) is not None, "its price is known"
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_an_editor_finds_the_schema_and_has_no_complaint(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith(f"# yaml-language-server: $schema={SCHEMA.name}\n")
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema_rs.validator_for(schema).validate(yaml.safe_load(text))
+
+
+def test_the_schema_is_up_to_date() -> None:
+    printed = runner("schema")
+    assert printed.returncode == 0
+    assert SCHEMA.read_text(encoding="utf-8") == printed.stdout, "renew it: runner schema > jobs/job.schema.json"
+
+
+# What the data must have to be worth running -------------------------------------------------------------------------
+
+
+def test_the_papers_are_as_awkward_as_real_ones(papers: list[dict[str, Any]]) -> None:
+    assert len(papers) == 240
+    counts = Counter(paper["id"] for paper in papers)
+    assert sorted(counts.values())[-2:] == [1, 2], "exactly one id comes twice"
+    assert any(name.startswith("0") for name in counts), "leading zeros"
+    assert any(name.endswith("0") for name in counts), "zeros that a number would lose"
+    assert all(60 <= len(paper["abstract"].split()) <= 150 for paper in papers)
+    abstracts = "".join(paper["abstract"] for paper in papers)
+    assert all(piece in abstracts for piece in (r"$\alpha", r"\mathcal{H}", "é", "\n"))
+    assert {key for paper in papers for key, value in paper.items() if value is None} >= {"doi", "journal-ref"}
+
+
+def test_the_reviews_are_as_awkward_as_real_ones(reviews: list[dict[str, str]]) -> None:
+    assert [review["review_id"] for review in reviews] == [f"{number:05d}" for number in range(1, 121)]
+    texts = "".join(review["text"] for review in reviews)
+    assert all(piece in texts for piece in (",", '"', "\n", "🥐", "{{"))
+
+
+# arxiv-topics --------------------------------------------------------------------------------------------------------
+
+
+def test_topics_has_every_row_once_and_in_order(topics: Finished, papers: list[dict[str, Any]]) -> None:
+    assert topics.column("_index") == list(range(240))
+    for name in ("id", "title", "categories"):
+        assert topics.column(name) == [paper[name] for paper in papers]
+    assert topics.column("_id") == topics.column("id")
+    assert set(topics.column("_status")) == {"ok"}
+
+
+def test_topics_has_the_kept_columns_the_label_and_the_runners_own(topics: Finished) -> None:
+    schema = topics.table.schema
+    assert schema.names[:4] == ["id", "title", "categories", "label"]
+    assert all(name.startswith("_") for name in schema.names[4:])
+    assert {schema.field(name).type for name in schema.names[:4]} == {pa.string()}
+
+
+def test_topics_are_all_from_the_list(topics: Finished) -> None:
+    labels = topics.column("label")
+    listed = yaml.safe_load((ROOT / "jobs" / "arxiv-topics.yaml").read_text(encoding="utf-8"))["output"]["labels"]
+    assert set(labels) == set(listed), "and each of them occurs"
+    assert labels == [json.loads(raw)["label"] for raw in topics.column("_raw")]
+    assert topics.manifest["summary"]["answers"] == Counter(labels)
+
+
+def test_topics_keeps_the_rows_of_an_id_that_repeats_and_says_so(topics: Finished) -> None:
+    [twice] = [name for name, count in Counter(topics.column("id")).items() if count > 1]
+    assert topics.column("id").count(twice) == 2
+    assert topics.manifest["input"]["repeated_ids"] == 1
+
+
+def test_topics_costs_what_its_tokens_cost(topics: Finished) -> None:
+    per_token = {"input": 0.10e-6, "output": 0.50e-6}  # gpt-6-luna, in configs/models.yaml
+    for row in topics.table.select(["_input_tokens", "_output_tokens", "_cost_usd"]).to_pylist():
+        expected = row["_input_tokens"] * per_token["input"] + row["_output_tokens"] * per_token["output"]
+        assert row["_cost_usd"] == pytest.approx(expected)
+
+
+# review-sentiment ----------------------------------------------------------------------------------------------------
+
+
+def test_sentiment_has_every_row_once_in_order_and_as_written(
+    sentiment: Finished, reviews: list[dict[str, str]]
+) -> None:
+    assert sentiment.column("_index") == list(range(120))
+    for name in ("review_id", "product", "stars", "text"):
+        assert sentiment.column(name) == [review[name] for review in reviews]
+    assert sentiment.column("_id")[16] == "00017"
+    assert set(sentiment.column("_status")) == {"ok"}
+    assert sentiment.manifest["input"]["repeated_ids"] == 0
+
+
+def test_sentiment_fills_typed_columns(sentiment: Finished) -> None:
+    schema = sentiment.table.schema
+    assert schema.names[:7] == ["review_id", "product", "stars", "text", "sentiment", "score", "reasons"]
+    assert schema.field("sentiment").type == pa.string()
+    assert schema.field("score").type == pa.int64()
+    assert pa.types.is_list(schema.field("reasons").type)
+    assert schema.field("reasons").type.value_type == pa.string()
+    assert set(sentiment.column("sentiment")) == {"positive", "negative", "mixed"}
+    assert set(sentiment.column("score")) == {1, 2, 3, 4, 5}
+    for answer, raw in zip(
+        sentiment.table.select(["sentiment", "score", "reasons"]).to_pylist(), sentiment.column("_raw"), strict=True
+    ):
+        assert answer == json.loads(raw)
+
+
+# Both ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["topics", "sentiment"])
+def test_a_run_of_the_simulator_says_that_it_is_a_rehearsal(name: str, request: pytest.FixtureRequest) -> None:
+    finished: Finished = request.getfixturevalue(name)
+    assert finished.manifest["status"] == "finished"
+    assert finished.manifest["rehearsal"] is True
+    assert finished.folder.resolve().name.endswith("-rehearsal")
+    parts = sorted(finished.folder.glob("part-*.parquet"))
+    assert [part.name for part in parts] == ["part-00000.parquet"]
+    about = json.loads(pq.ParquetFile(parts[0]).metadata.metadata[b"runner"])
+    assert about["rehearsal"] is True
+    assert (about["rows"], about["failed"]) == (finished.table.num_rows, 0)
+
+
+@pytest.mark.parametrize("name", ["topics", "sentiment"])
+def test_nothing_but_the_run_is_left(name: str, request: pytest.FixtureRequest) -> None:
+    finished: Finished = request.getfixturevalue(name)
+    left = sorted(path.name for path in finished.folder.iterdir())
+    assert left == ["job.yaml", "part-00000.parquet", "run.json"]
