@@ -7,6 +7,7 @@ job has the same schema, whatever the model says.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -60,22 +61,26 @@ class JsonAnswer:
         """
         self.schema: dict[str, Any] = dict(schema)
         self._validator = jsonschema_rs.validator_for(self.schema)
-        properties: Mapping[str, Any] = self.schema.get("properties") or {}
+        properties: Mapping[str, Any] = _target(self.schema, self.schema).get("properties") or {}
         names = columns or {name: name for name in properties}
         self._fields = {name: column_field(names[name], spec, self.schema) for name, spec in properties.items()}
         self.fields = tuple(self._fields.values())
 
     def read(self, text: str) -> dict[str, Any]:
         try:
-            value = json.loads(text, parse_constant=_refuse_constant)
+            value = json.loads(
+                text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_doubles
+            )
         except (ValueError, RecursionError):
             raise InvalidReply(f"the answer is not JSON: {_short(text)}") from None
         if not self._validator.is_valid(value):
             error = next(self._validator.iter_errors(value))
             place = ".".join(str(step) for step in error.instance_path)
             raise InvalidReply(
-                f"the answer does not fit the schema{f' at `{place}`' if place else ''}: {error.message}"
+                f"the answer does not fit the schema{f' at `{place}`' if place else ''}: {_short(error.message)}"
             )
+        if not isinstance(value, dict):  # a schema need not ask for an object
+            raise InvalidReply(f"the answer is not a JSON object: {_short(text)}")
         return {field.name: _fit(value[name], field) for name, field in self._fields.items() if name in value}
 
 
@@ -122,13 +127,10 @@ def _arrow_type(spec: Any, root: Mapping[str, Any], depth: int) -> pa.DataType |
     if not isinstance(spec, Mapping) or depth > 8:
         return None
     if "$ref" in spec:
-        target: Any = root
-        for step in str(spec["$ref"]).removeprefix("#/").split("/"):
-            target = target.get(step) if isinstance(target, Mapping) else None
-        return _arrow_type(target, root, depth + 1)
+        return _arrow_type(_target(spec, root), root, depth + 1)
     for union in ("anyOf", "oneOf"):
         if union in spec:
-            options = [option for option in spec[union] if option != {"type": "null"}]
+            options = [option for option in spec[union] if not _is_null(option)]
             return _arrow_type(options[0], root, depth + 1) if len(options) == 1 else None
     if "enum" in spec or "const" in spec:
         values = [value for value in spec.get("enum", [spec.get("const")]) if value is not None]
@@ -140,9 +142,25 @@ def _arrow_type(spec: Any, root: Mapping[str, Any], depth: int) -> pa.DataType |
     if len(names) != 1:
         return None
     if names[0] == "array":
-        inner = _arrow_type(spec.get("items"), root, depth + 1)
+        inner = None if "prefixItems" in spec else _arrow_type(spec.get("items"), root, depth + 1)
         return None if inner is None else pa.list_(inner)
     return _SCALARS.get(names[0])
+
+
+def _target(spec: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Follow a schema's `$ref` within the same document, one step; a schema without one is its own target."""
+    if "$ref" not in spec:
+        return spec
+    reference = str(spec["$ref"])
+    target: Any = root if reference.startswith("#") else None
+    for step in reference.removeprefix("#").split("/")[1:]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        target = target.get(name) if isinstance(target, Mapping) else None
+    return target if isinstance(target, Mapping) else {}
+
+
+def _is_null(spec: Any) -> bool:
+    return isinstance(spec, Mapping) and spec.get("type") == "null"
 
 
 _SCALARS = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
@@ -172,6 +190,20 @@ def _fit_type(value: Any, kind: pa.DataType, name: str) -> Any:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits} is too large")
+    return value
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a name stands twice, and nothing says which one is meant")
+    return value
 
 
 def _short(text: str, limit: int = 200) -> str:

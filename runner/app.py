@@ -9,6 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,14 @@ class Outcome:
 
     Attributes:
         stopped_by: why it ended early; None when it finished or was interrupted.
+        idle: there was nothing to do.
     """
 
     folder: Path
     manifest: Manifest
     exit_code: Exit
     stopped_by: RunnerError | None = None
+    idle: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,13 @@ def resume(
     """
     clock = SystemClock()
     manifest = Manifest.load(folder)
+    if manifest.status == "finished" and not (retry and manifest.summary["failed"]):
+        return Outcome(folder, manifest, _finished_code(manifest), idle=True)
     with _writing(folder), locked(folder.parent, f"runner {'retry' if retry else 'resume'} {folder.name}"):
         job = _same_job(manifest, folder, {**manifest.overrides, **overrides})
         plan = make_plan(job)
         _refuse_changed_input(manifest, plan)
+        _close_killed_sessions(manifest, folder)
         output = Output(manifest.schema, manifest.copied_columns, job.spec.model)
         return _Execution(plan, output, manifest, folder, console or Console(), clock, retry=retry).run()
 
@@ -157,6 +163,17 @@ def _refuse_changed_input(manifest: Manifest, plan: Plan) -> None:
             where=str(plan.job.root),
             hint="put the old file back to continue, or start afresh with `runner run`",
         )
+
+
+def _close_killed_sessions(manifest: Manifest, folder: Path) -> None:
+    """Give a session that was killed the time until its last sign of life, the newest file it left."""
+    for session in manifest.sessions:
+        if session.finished_at is None:
+            last_s = max(path.stat().st_mtime for path in folder.iterdir())
+            began_s = datetime.fromisoformat(session.started_at).timestamp()
+            session.ended = "killed"
+            session.finished_at = utc_text(int(last_s * 1e6))
+            session.wall_s = round(max(0.0, last_s - began_s), 3)
 
 
 def _survey(plan: Plan, console: Console, clock: Clock) -> Survey:
@@ -245,14 +262,15 @@ class _Execution:
         self._manifest.status = "running"
         self._manifest.sessions.append(self._session)
         self._manifest.save(self._folder)
-        began = self._clock.steady_s()
         try:
             with _connected(self._plan.job) as connection:
-                _run_loop(lambda: self._work(connection))
+                began = self._clock.steady_s()
+                try:
+                    _run_loop(lambda: self._work(connection))
+                finally:
+                    self._close_session(self._clock.steady_s() - began)
         except RunnerError as error:
             self._stopped_by = error
-        finally:
-            self._close_session(self._clock.steady_s() - began)
         return self._finish()
 
     async def _work(self, connection: Connection) -> None:
@@ -336,7 +354,11 @@ class _Execution:
             return Exit.INTERRUPTED
         if not self._complete:
             return self._stopped_by.exit_code if self._stopped_by else Exit.STOPPED
-        return Exit.SOME_FAILED if self._manifest.summary["failed"] else Exit.OK
+        return _finished_code(self._manifest)
+
+
+def _finished_code(manifest: Manifest) -> Exit:
+    return Exit.SOME_FAILED if manifest.summary["failed"] else Exit.OK
 
 
 def _counted_column(plan: Plan) -> str | None:

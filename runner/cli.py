@@ -259,6 +259,9 @@ def _show_outcome(outcome: Outcome, quiet: bool, as_json: bool) -> int:
 
     from runner.report import report
 
+    if outcome.idle and not quiet and not as_json:
+        click.echo(f"nothing to do: every row of {outcome.folder.name} has its result; `runner show` tells more")
+        return outcome.exit_code
     if outcome.stopped_by is not None:
         _say_error(outcome.stopped_by)
     if as_json:

@@ -64,15 +64,15 @@ class Responses:
                 if content.get("type") == "output_text" and isinstance(content.get("text"), str):
                     texts.append(content["text"])
                 elif content.get("type") == "refusal":
-                    refusal = str(content.get("refusal"))
-        finish = payload.get("status")
+                    refusal = _text(content.get("refusal")) or "no reason given"
+        finish = _text(payload.get("status"))
         if finish == "completed":
             finish = "stop"
         elif finish == "incomplete":
-            finish = (payload.get("incomplete_details") or {}).get("reason")
+            finish = _text((payload.get("incomplete_details") or {}).get("reason")) or "incomplete"
             finish = "length" if finish == "max_output_tokens" else finish
-        elif finish == "failed":
-            said = (payload.get("error") or {}).get("message") or "no reason given"
+        elif finish is not None:
+            said = _error(payload) or f"its status is `{finish}`"
             raise InvalidReply(f"the server could not finish the reply: {said}", kind="server_error")
         usage = payload.get("usage") or {}
         return Completion(
@@ -85,7 +85,7 @@ class Responses:
                 _count(usage.get("output_tokens")),
                 _count((usage.get("output_tokens_details") or {}).get("reasoning_tokens")),
             ),
-            payload.get("service_tier"),
+            _text(payload.get("service_tier")),
         )
 
 
@@ -114,18 +114,21 @@ class ChatCompletions:
         if not isinstance(message, dict):
             raise InvalidReply("the reply has no `message`")
         text, refusal = message.get("content"), message.get("refusal")
+        if isinstance(text, list):  # some compatible servers send parts
+            texts = [part["text"] for part in text if part.get("type") == "text" and isinstance(part["text"], str)]
+            text = "".join(texts) if texts else None
         usage = payload.get("usage") or {}
         return Completion(
-            text if isinstance(text, str) else None,
+            _text(text),
             str(refusal) if refusal else None,
-            choice.get("finish_reason"),
+            _text(choice.get("finish_reason")),
             Usage(
                 _count(usage.get("prompt_tokens")),
                 _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")),
                 _count(usage.get("completion_tokens")),
                 _count((usage.get("completion_tokens_details") or {}).get("reasoning_tokens")),
             ),
-            payload.get("service_tier"),
+            _text(payload.get("service_tier")),
         )
 
 
@@ -149,6 +152,8 @@ def understand(dialect: Dialect, reply: Reply) -> Completion:
         raise InvalidReply(_not_json(reply)) from None
     if not isinstance(payload, dict):
         raise InvalidReply("the reply is JSON, but not an object")
+    if "output" not in payload and "choices" not in payload and (said := _error(payload)):
+        raise InvalidReply(f"the server answered with an error: {said}", kind="server_error")
     try:
         return dialect.completion(payload)
     except (AttributeError, TypeError, KeyError):
@@ -156,16 +161,32 @@ def understand(dialect: Dialect, reply: Reply) -> Completion:
 
 
 def _not_json(reply: Reply) -> str:
-    start = reply.body[:60].decode("utf-8", "replace").replace("\n", " ").strip()
+    content_type = reply.content_type.lower()
+    start = _short(reply.body[:200].decode("utf-8", "replace"), 60)
     if not start:
         return "the reply is empty"
-    if "event-stream" in reply.content_type or start.startswith("data:"):
+    if "event-stream" in content_type or start.startswith(("data:", "event:")):
         return "the server sent a stream of events although none was asked for"
-    if "html" in reply.content_type or start.startswith("<"):
+    if "html" in content_type or start.startswith("<"):
         return f"the server sent a web page instead of JSON: {start}"
     return f"the reply is not complete JSON: {start}"
 
 
+def _error(payload: dict[str, Any]) -> str | None:
+    """Return what an error inside a reply says."""
+    error = payload.get("error")
+    said = error.get("message") if isinstance(error, dict) else error
+    return _short(said, 200) if isinstance(said, str) and said else None
+
+
 def _count(value: Any) -> int | None:
-    """Read a token count; anything but a whole number from 0 up is unknown."""
-    return value if type(value) is int and value >= 0 else None
+    """Read a token count; anything but a whole number from 0 up (to what a column holds) is unknown."""
+    return value if type(value) is int and 0 <= value < 1 << 53 else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _short(text: str, limit: int) -> str:
+    return " ".join(text.split())[:limit]

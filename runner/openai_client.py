@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,11 +27,12 @@ import yarl
 from openai import AsyncAzureOpenAI, AsyncOpenAI, DefaultAioHttpClient
 
 from runner.clock import Clock, SystemClock
-from runner.errors import CallError, FatalError, PermanentError, TransientError
+from runner.errors import CallError, FatalError, PermanentError, SpecError, TransientError
 from runner.records import Reply
 
 # The SDK would advertise every decoder that httpx2 has; aiohttp may lack some of them.
 _ACCEPT_ENCODING = {"Accept-Encoding": "gzip, deflate"}
+_NOT_A_HEADER = "holds a character that cannot be sent; only ASCII can"
 # Set by the HTTP library for each body and connection.
 _PER_MESSAGE_HEADERS = frozenset({"content-length", "host", "transfer-encoding"})
 _QUOTA_CODES = frozenset(
@@ -48,7 +50,7 @@ class Connection:
     """
 
     name: str
-    base_url: str
+    base_url: str = field(repr=False)  # may hold a password or a token
     api_key: str | Callable[[], Awaitable[str]] = field(repr=False)
     organization: str | None = None
     project: str | None = None
@@ -69,7 +71,12 @@ def open_client(
     transport: str = "aiohttp",
     clock: Clock | None = None,
 ) -> OpenAIClient:
-    """Return a client for one path of an endpoint; it belongs to the event loop that first uses it."""
+    """Return a client for one path of an endpoint; it belongs to the event loop that first uses it.
+
+    Raises:
+        SpecError: the address, the key or a header cannot be sent over HTTP.
+    """
+    _check(connection)
     chosen: _Transport
     if transport == "aiohttp" and connection.head_is_constant:
         chosen = AiohttpTransport(connection, path, concurrency)
@@ -91,6 +98,9 @@ class OpenAIClient:
             return await self._transport.post(body, timeout_s)
         except openai.OpenAIError as error:
             raise classify(error, self._connection, self._clock) from error
+        except UnicodeEncodeError:  # the cause would show the key
+            message = f"the current key of endpoint `{self._connection.name}` {_NOT_A_HEADER}"
+            raise FatalError(message, kind="bad_key") from None
 
     async def close(self) -> None:
         await self._transport.close()
@@ -110,10 +120,15 @@ class AiohttpTransport:
         async with self._opening:
             if self._session is None:
                 self._head = await prepare_head(self._connection, self._path)
-                self._url = yarl.URL(str(self._head.url), encoded=True)
+                # A password in the URL became a header of the head; aiohttp refuses to be given both.
+                self._url = yarl.URL(str(self._head.url.copy_with(userinfo=b"")), encoded=True)
                 self._proxy = _proxy_for(self._url)
                 self._session = aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(limit=self._concurrency, ttl_dns_cache=300),
+                    connector=aiohttp.TCPConnector(
+                        limit=self._concurrency,
+                        ttl_dns_cache=300,
+                        ssl=httpx2.create_ssl_context() if self._url.scheme == "https" else True,  # the SDK's trust
+                    ),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     headers=[(k, v) for k, v in self._head.headers.items() if k.lower() not in _PER_MESSAGE_HEADERS],
                     timeout=aiohttp.ClientTimeout(total=None),
@@ -132,12 +147,11 @@ class AiohttpTransport:
             raise openai.APITimeoutError(request=self._head) from error
         except (aiohttp.ClientError, OSError) as error:
             raise openai.APIConnectionError(request=self._head) from error
-        headers = response.headers
         if response.status >= 300:
-            raise _status_error(
-                httpx2.Response(response.status, headers=list(headers.items()), content=content, request=self._head)
-            )
-        return _reply(content, headers)
+            # aiohttp has decoded the content already; httpx2 would try again
+            headers = [(k, v) for k, v in response.raw_headers if k.lower() != b"content-encoding"]
+            raise _status_error(httpx2.Response(response.status, headers=headers, content=content, request=self._head))
+        return _reply(content, response.headers)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -148,28 +162,39 @@ class SdkTransport:
     """Posts bodies through the SDK's public low-level call."""
 
     def __init__(self, connection: Connection, path: str, concurrency: int) -> None:
-        # Above 100 in flight the default pool would open a connection for almost every request.
-        limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
-        self._client = _sdk_client(connection, DefaultAioHttpClient(limits=limits))
+        self._connection = connection
         self._path = path
-        self._routes_by_body = connection.azure_api_version is not None
+        self._concurrency = concurrency
+        self._client: AsyncOpenAI | None = None
+
+    def _open(self, body: bytes) -> AsyncOpenAI:
+        # Above 100 in flight the default pool would open a connection for almost every request.
+        limits = httpx2.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency)
+        # Azure routes by the model, which is the same in all bodies of a job.
+        deployment = json.loads(body)["model"] if self._connection.azure_api_version is not None else None
+        self._client = _sdk_client(self._connection, DefaultAioHttpClient(limits=limits), deployment)
+        return self._client
 
     async def post(self, body: bytes, timeout_s: float) -> Reply:
-        sent: dict[str, Any] = {"body": json.loads(body)} if self._routes_by_body else {"content": body}
+        client = self._client or self._open(body)
+        nowhere = httpx2.Request("POST", client.base_url)
         try:
             async with asyncio.timeout(timeout_s):
-                response = await self._client.post(self._path, cast_to=httpx2.Response, **sent)
+                response = await client.post(self._path, cast_to=httpx2.Response, content=body)
         except TimeoutError as error:
-            raise openai.APITimeoutError(request=httpx2.Request("POST", str(self._client.base_url))) from error
+            raise openai.APITimeoutError(request=nowhere) from error
         except openai.APITimeoutError as error:
             # A refused connection arrives as a timeout too; only its cause tells.
             if _is_timeout(error):
                 raise
             raise openai.APIConnectionError(request=error.request) from error
+        except (aiohttp.ClientError, OSError) as error:  # the SDK's aiohttp client lets some through
+            raise openai.APIConnectionError(request=nowhere) from error
         return _reply(response.content, response.headers)
 
     async def close(self) -> None:
-        await self._client.close()
+        if self._client is not None:
+            await self._client.close()
 
 
 _Transport = AiohttpTransport | SdkTransport
@@ -188,37 +213,66 @@ async def prepare_head(connection: Connection, path: str) -> httpx2.Request:
     return captured[0]
 
 
-def _sdk_client(connection: Connection, http_client: httpx2.AsyncClient) -> AsyncOpenAI:
+def _sdk_client(connection: Connection, http_client: httpx2.AsyncClient, deployment: str | None = None) -> AsyncOpenAI:
     common: dict[str, Any] = {
         "api_key": connection.api_key,
         "organization": connection.organization,
         "project": connection.project,
         "default_headers": {**_ACCEPT_ENCODING, **connection.headers},
         "max_retries": 0,  # retries have one owner, and it is not the SDK
+        "timeout": None,  # so have timeouts; the SDK's own would end every call after 600 s
         "http_client": http_client,
     }
     if connection.azure_api_version is not None:
         common.pop("project")
-        return AsyncAzureOpenAI(azure_endpoint=connection.base_url, api_version=connection.azure_api_version, **common)
+        common |= {"azure_endpoint": connection.base_url, "azure_deployment": deployment}
+        return AsyncAzureOpenAI(api_version=connection.azure_api_version, **common)
     return AsyncOpenAI(base_url=connection.base_url, **common)
+
+
+def _check(connection: Connection) -> None:
+    """Refuse what only HTTP would refuse, before the first request."""
+    name = connection.name
+    try:
+        if not yarl.URL(connection.base_url).host:
+            raise ValueError
+        httpx2.URL(connection.base_url)
+    except (ValueError, httpx2.InvalidURL):
+        raise SpecError(
+            f"the `base_url` of endpoint `{name}` is not an address", hint="for example `http://localhost:8000/v1`"
+        ) from None
+    if connection.api_key == "":
+        raise SpecError(f"the key of endpoint `{name}` is empty")
+    values = {f"header `{key}`": value for key, value in connection.headers.items()}
+    values |= {"organization": connection.organization or "", "project": connection.project or ""}
+    values |= {"key": connection.api_key} if isinstance(connection.api_key, str) else {}
+    for what, value in values.items():
+        if not (value.isascii() and (value.isprintable() or not value)):
+            raise SpecError(f"the {what} of endpoint `{name}` {_NOT_A_HEADER}")
 
 
 def _proxy_for(url: yarl.URL) -> str | None:
     """Return the proxy that the environment names for `url`, as the SDK's own client would honour it."""
-    if urllib.request.proxy_bypass(url.host or ""):
+    host = url.host or ""
+    if urllib.request.proxy_bypass(host) or urllib.request.proxy_bypass(f"{host}:{url.port}"):
         return None
     proxies = urllib.request.getproxies()
-    return proxies.get(url.scheme) or proxies.get("all")
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def _reply(content: bytes, headers: Mapping[str, str]) -> Reply:
-    server_ms = headers.get("openai-processing-ms")
-    return Reply(
-        content,
-        headers.get("content-type", ""),
-        headers.get("x-request-id"),
-        float(server_ms) if server_ms and server_ms.replace(".", "", 1).isdigit() else None,
-    )
+    server_ms = _number(headers.get("openai-processing-ms"))
+    return Reply(content, headers.get("content-type", ""), headers.get("x-request-id"), server_ms)
+
+
+def _number(text: str | None) -> float | None:
+    """Read a number from 0 up that a server wrote; None for anything else."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
 
 
 _STATUS_CLASSES: dict[int, type[openai.APIStatusError]] = {
@@ -236,12 +290,13 @@ def _status_error(response: httpx2.Response) -> openai.APIStatusError:
     """Return the error that the SDK raises for this response."""
     status = response.status_code
     cls = _STATUS_CLASSES.get(status) or (openai.InternalServerError if status >= 500 else openai.APIStatusError)
+    text = response.text.strip()
     try:
-        body: Any = response.json()
-    except ValueError:
-        return cls(response.text or f"Error code: {status}", response=response, body=None)
+        body: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        body = text
     data = body.get("error", body) if isinstance(body, dict) else body
-    return cls(f"Error code: {status} - {body}", response=response, body=data)
+    return cls(f"Error code: {status}", response=response, body=data)
 
 
 def _is_timeout(error: BaseException) -> bool:
@@ -263,24 +318,32 @@ def classify(error: openai.OpenAIError, connection: Connection, clock: Clock) ->
     if isinstance(error, openai.APITimeoutError):
         return TransientError("no answer in time", kind="timeout")
     if isinstance(error, openai.APIConnectionError):
-        cause = error.__cause__ or error
+        cause: BaseException = error
         while cause.__cause__ is not None and isinstance(cause, openai.OpenAIError | httpx2.HTTPError):
             cause = cause.__cause__
-        return TransientError(
-            _redact(f"connection failed: {cause or type(cause).__name__}", connection), kind="connection"
-        )
-    return FatalError(_redact(str(error), connection), kind="client", where=f"endpoint `{connection.name}`")
+        message = _redact(f"connection failed: {cause}", error, connection)
+        if isinstance(cause, aiohttp.ClientResponseError):  # its text shows the proxy's password
+            message = f"connection failed: {cause.message or type(cause).__name__}"
+        return TransientError(_short(message), kind="connection")
+    message = f"the client cannot work: {type(error).__name__}"
+    return FatalError(message, kind="client", where=f"endpoint `{connection.name}`")
 
 
 def _classify_status(error: openai.APIStatusError, connection: Connection, clock: Clock) -> CallError | FatalError:
     status = error.status_code
-    said = error.body.get("message") if isinstance(error.body, dict) else None
-    message = _redact(f"HTTP {status}: {_short(said or error.response.text or 'no message')}", connection)
-    where = f"endpoint `{connection.name}` ({connection.base_url})"
-    codes = {error.code, error.type}
+    said = error.body.get("message") if isinstance(error.body, dict) else error.body
+    if not isinstance(said, str) or not said:
+        said = error.response.text or "no message"
+    message = f"HTTP {status}: {_short(_redact(said, error, connection))}"
+    where = f"endpoint `{connection.name}`"
+    codes = [code for code in (error.code, error.type) if isinstance(code, str)]
     if status == 401:
         return FatalError(
             message, kind="bad_key", where=where, hint="check the key in the endpoint's environment variable"
+        )
+    if status == 402 or not _QUOTA_CODES.isdisjoint(codes):
+        return FatalError(
+            message, kind="insufficient_quota", where=where, hint="add credit or raise the limit, then resume"
         )
     if status == 403:
         return FatalError(message, kind="permission", where=where, hint="this key may not use this model or project")
@@ -290,10 +353,6 @@ def _classify_status(error: openai.APIStatusError, connection: Connection, clock
             kind="not_found",
             where=where,
             hint="check `model` in the job and `base_url` in configs/endpoints.yaml",
-        )
-    if status == 402 or codes & _QUOTA_CODES:
-        return FatalError(
-            message, kind="insufficient_quota", where=where, hint="add credit or raise the limit, then resume"
         )
     if status == 429:
         kind = "no_capacity" if "resource_unavailable" in codes else "rate_limit"
@@ -307,28 +366,29 @@ def _classify_status(error: openai.APIStatusError, connection: Connection, clock
 
 def _retry_after_s(response: httpx2.Response, clock: Clock) -> float | None:
     """Read how long to wait, in seconds (RFC 9110 section 10.2.3; `retry-after-ms` is OpenAI's finer form)."""
-    milliseconds = response.headers.get("retry-after-ms")
-    value = response.headers.get("retry-after")
+    milliseconds = _number(response.headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = response.headers.get("retry-after", "")
+    seconds = _number(value)
+    if seconds is not None:
+        return seconds
     try:
-        if milliseconds is not None:
-            return max(0.0, float(milliseconds) / 1000)
-        return None if value is None else max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value or "").timestamp() - clock.now_us() / 1e6)
-    except ValueError:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - clock.now_us() / 1e6)
+    except (ValueError, OverflowError):
         return None
 
 
-def _redact(text: str, connection: Connection) -> str:
+def _redact(text: str, error: openai.APIError, connection: Connection) -> str:
     """Cut the endpoint's secrets out of a text that a server wrote."""
-    secrets = [*connection.headers.values()]
-    if isinstance(connection.api_key, str):
-        secrets.append(connection.api_key)
-    for secret in secrets:
-        if len(secret) >= 6:
-            text = text.replace(secret, "***")
+    url = yarl.URL(connection.base_url)
+    sent = error.request.headers  # with the key of that moment, where it rotates
+    secrets = {url.user, url.password, *url.query.values(), sent.get("api-key"), sent.get("authorization")}
+    secrets |= {*connection.headers.values(), connection.api_key if isinstance(connection.api_key, str) else None}
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        for part in (secret, secret.partition(" ")[2]):  # `Bearer …`
+            if len(part) >= 6:
+                text = text.replace(part, "***")
     return text
 
 

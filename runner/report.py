@@ -28,9 +28,7 @@ def report(manifest: Manifest, folder: Path) -> str:
             f"            {entry['rows']:,} × {kind}, for instance row {entry['example_id']}: {entry['example']}"
         )
     if manifest.input.get("repeated_ids"):
-        out += _table(
-            [("ids", f"{manifest.input['repeated_ids']:,} rows repeat the id of an earlier row; each is kept")]
-        )
+        out += _table([("ids", f"{_repeats(manifest.input['repeated_ids'])}; each row is kept")])
     if summary.get("answers"):
         out += _table([("answers", _answers(summary["answers"]))])
     if timing.get("latency_p50_s") is not None:
@@ -81,6 +79,10 @@ def _rows(summary: dict[str, Any], source: dict[str, Any]) -> str:
     return f"{total:,}: {', '.join(parts)}"
 
 
+def _repeats(count: int) -> str:
+    return "1 row repeats the id of an earlier one" if count == 1 else f"{count:,} rows repeat the id of an earlier one"
+
+
 def _answers(answers: dict[str, int]) -> str:
     shown = list(answers.items())[:_ANSWERS_SHOWN]
     more = f", and {len(answers) - len(shown)} more" if len(answers) > len(shown) else ""
@@ -89,7 +91,7 @@ def _answers(answers: dict[str, int]) -> str:
 
 def _time(timing: dict[str, Any], manifest: Manifest) -> str:
     text = f"{duration(timing['wall_s'])} · {timing['items_per_s']:,.1f} rows/s"
-    if timing.get("speedup_over_one_by_one"):
+    if (timing.get("speedup_over_one_by_one") or 0) >= 1.05:
         text += f" · {timing['speedup_over_one_by_one']:,.1f} times as fast as one by one"
     if len(manifest.sessions) > 1:
         text += f" · in {len(manifest.sessions)} sessions"
@@ -99,7 +101,7 @@ def _time(timing: dict[str, Any], manifest: Manifest) -> str:
 def _limits(manifest: Manifest) -> str:
     session = manifest.sessions[-1]
     parts = [
-        f"{name.replace('_', ' ')} {session.limits.get(name):,g}: {share:.0%} used"
+        f"{name.replace('_', ' ')} {session.limits[name]:,.10g}: {share:.0%} used"
         for name, share in session.use.items()
     ]
     if session.rate_limited:
