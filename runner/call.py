@@ -171,6 +171,7 @@ class Call:
                     hint="resume the run after that time, or raise `retry.deadline_s`",
                 )
             )
+            raise asyncio.CancelledError  # the row did not fail: it waits for the next session
         elif error.rate_limited:
             self._limiter.pause(asked_s)
 
