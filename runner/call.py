@@ -172,7 +172,7 @@ class Call:
                 )
             )
             raise asyncio.CancelledError  # the row did not fail: it waits for the next session
-        elif error.rate_limited:
+        if error.rate_limited:
             self._limiter.pause(asked_s)
 
     def _account(self, request: Request, result: Result, completion: Completion) -> None:

@@ -1,0 +1,78 @@
+"""The shape of the package: modules import downwards only, and the network libraries stay in their adapter."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "runner"
+
+
+def _modules() -> dict[str, set[str]]:
+    """Return each module of the package and the modules of it that it imports when it is loaded."""
+    paths = {
+        ".".join(("runner", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    found = {}
+    for name, path in paths.items():
+        imported: set[str] = set()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:  # module level: not type checking, not lazy
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        found[name] = {module for module in imported if module in paths and module not in (name, "runner")}
+    return found
+
+
+def _level(name: str, modules: dict[str, set[str]], above: tuple[str, ...] = ()) -> int:
+    assert name not in above, f"a circle of imports: {' -> '.join((*above, name))}"
+    return 1 + max((_level(other, modules, (*above, name)) for other in modules[name]), default=0)
+
+
+def test_there_is_no_circle_of_imports() -> None:
+    modules = _modules()
+    for name in modules:
+        _level(name, modules)
+
+
+# From the bottom up. A module may import from lines above its own, and from its own line.
+ORDER = [
+    {"errors", "records", "clock", "stop", "atomic", "lock"},
+    {"spec", "load", "config", "template", "limits", "retry", "prices", "dataset", "client", "journal", "tally"},
+    {"openai_client", "dialects", "answer", "output", "requests", "stats", "manifest"},
+    {"call", "parts", "runs"},
+    {"store", "summary", "strategies", "plan", "progress"},
+    {"pipeline", "report", "export", "listing", "dry_run"},
+    {"app"},
+    {"cli"},
+]
+
+
+def test_modules_import_downwards_only() -> None:
+    line = {name: number for number, names in enumerate(ORDER) for name in names}
+    for name, imported in _modules().items():
+        mine = line.get(name.split(".")[1]) if "." in name else None
+        for other in imported:
+            theirs = line.get(other.split(".")[1])
+            if mine is not None and theirs is not None:
+                assert theirs <= mine, f"{name} imports {other}, which is above it"
+
+
+def test_the_network_libraries_stay_in_their_adapters() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        name = path.relative_to(PACKAGE).as_posix()
+        allowed = {"openai_client.py": {"openai", "aiohttp", "httpx2"}, "simulator/server.py": {"aiohttp"}}.get(
+            name, set()
+        )
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            imported = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+            roots = {module.split(".")[0] for module in imported} & {"openai", "aiohttp", "httpx2"}
+            assert roots <= allowed, f"{name} imports {roots - allowed}"
