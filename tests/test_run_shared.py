@@ -1,0 +1,58 @@
+"""Every real file goes through a whole run, and comes out with every row once and in order.
+
+The files lie beside the checkout where there are any; elsewhere these tests are skipped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from runner import app
+from runner.errors import Exit
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+SENTENCES = {"format": "tsv", "quote": "none", "columns": ["text", "sentiment"]}
+FILES: dict[str, tuple[dict[str, Any], str, int]] = {
+    "arxiv/arxiv_kaggle_2000.csv": ({"id": "id"}, "{{ title }} {{ abstract }}", 2000),
+    "arxiv/arxiv-metadata-oai-snapshot.200.jsonl": ({"id": "id"}, "{{ title }} {{ authors_parsed }}", 200),
+    "arxiv/daily/*.jsonl": ({"id": "id"}, "{{ title }} {{ summary }}", 3560),
+    "tweets/mayweather_mcgregor_tweets.csv": ({"id": "id"}, "{{ text }}", 12_118),
+    "reviews/yelp_labelled.txt": (SENTENCES, "{{ text }}", 1000),
+    "reviews/amazon_cells_labelled.txt": (SENTENCES, "{{ text }}", 1000),
+    "nasty/castle-solutions.csv": ({}, "{{ row }}", 1349),
+    "nasty/bachelorette.csv": ({}, "{{ row }}", 921),
+    "nasty/women-stem.csv": ({}, "{{ Major }}", 76),
+    "nasty/pollster-ratings-2019.csv": ({"columns": [f"c{n}" for n in range(25)], "header": 1}, "{{ c1 }}", 430),
+    "nasty/StarWars.csv": (
+        {"columns": [f"c{n}" for n in range(38)], "header": 2, "encoding": "cp1252"},
+        "{{ c1 }}",
+        1186,
+    ),
+}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared files are not here")
+@pytest.mark.parametrize("name", FILES)
+def test_a_real_file_goes_through(name: str, tmp_path: Path) -> None:
+    source, prompt, rows = FILES[name]
+    job = {
+        "name": "real",
+        "input": {"path": str(SHARED / name), **source},
+        "prompt": {"user": prompt},
+        "output": {"labels": ["good", "bad"], "column": "verdict", "rows_per_part": 1000},
+        "model": "gpt-6-luna",
+        "endpoint": "simulator",
+    }
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "endpoints.yaml").write_text("simulator: {simulator: {latency_s: 0}}\n")
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+    outcome = app.start(tmp_path / "job.yaml", {}, console=app.Console(quiet=True))
+    assert outcome.exit_code == Exit.OK
+    table = pq.read_table([str(path) for path in sorted(outcome.folder.glob("part-*.parquet"))])
+    assert table.column("_index").to_pylist() == list(range(rows))
+    assert set(table.column("_status").to_pylist()) == {"ok"}
