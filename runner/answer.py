@@ -61,7 +61,7 @@ class JsonAnswer:
         """
         self.schema: dict[str, Any] = dict(schema)
         self._validator = jsonschema_rs.validator_for(self.schema)
-        properties: Mapping[str, Any] = _target(self.schema, self.schema).get("properties") or {}
+        properties: Mapping[str, Any] = self.schema.get("properties") or {}
         names = columns or {name: name for name in properties}
         self._fields = {name: column_field(names[name], spec, self.schema) for name, spec in properties.items()}
         self.fields = tuple(self._fields.values())
@@ -79,8 +79,6 @@ class JsonAnswer:
             raise InvalidReply(
                 f"the answer does not fit the schema{f' at `{place}`' if place else ''}: {_short(error.message)}"
             )
-        if not isinstance(value, dict):  # a schema need not ask for an object
-            raise InvalidReply(f"the answer is not a JSON object: {_short(text)}")
         return {field.name: _fit(value[name], field) for name, field in self._fields.items() if name in value}
 
 
@@ -127,7 +125,7 @@ def _arrow_type(spec: Any, root: Mapping[str, Any], depth: int) -> pa.DataType |
     if not isinstance(spec, Mapping) or depth > 8:
         return None
     if "$ref" in spec:
-        return _arrow_type(_target(spec, root), root, depth + 1)
+        return _arrow_type(_target(str(spec["$ref"]), root), root, depth + 1)
     for union in ("anyOf", "oneOf"):
         if union in spec:
             options = [option for option in spec[union] if not _is_null(option)]
@@ -147,16 +145,13 @@ def _arrow_type(spec: Any, root: Mapping[str, Any], depth: int) -> pa.DataType |
     return _SCALARS.get(names[0])
 
 
-def _target(spec: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Follow a schema's `$ref` within the same document, one step; a schema without one is its own target."""
-    if "$ref" not in spec:
-        return spec
-    reference = str(spec["$ref"])
-    target: Any = root if reference.startswith("#") else None
+def _target(reference: str, root: Mapping[str, Any]) -> Any:
+    """Follow a `$ref` within the schema (a JSON Pointer, RFC 6901); None where it leads nowhere."""
+    target: Any = root
     for step in reference.removeprefix("#").split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
         target = target.get(name) if isinstance(target, Mapping) else None
-    return target if isinstance(target, Mapping) else {}
+    return target
 
 
 def _is_null(spec: Any) -> bool:

@@ -352,10 +352,11 @@ class _Execution:
         if limits.concurrency:
             session.use["concurrency"] = round(tally.busy_s / (wall_s * limits.concurrency), 4)
         if limits.requests_per_minute:
-            session.use["requests_per_minute"] = round(tally.attempts / (minutes * limits.requests_per_minute), 4)
+            share = tally.attempts / (minutes * limits.requests_per_minute)
+            session.use["requests_per_minute"] = round(min(1.0, share), 4)  # the first burst shows in a short run
         if limits.tokens_per_minute:
             tokens = tally.input_tokens + tally.output_tokens
-            session.use["tokens_per_minute"] = round(tokens / (minutes * limits.tokens_per_minute), 4)
+            session.use["tokens_per_minute"] = round(min(1.0, tokens / (minutes * limits.tokens_per_minute)), 4)
 
     def _finish(self) -> Outcome:
         manifest = self._manifest

@@ -134,13 +134,8 @@ def resume(run: str | None, settings: tuple[str, ...], outputs: Path | None, qui
 def retry(run: str | None, settings: tuple[str, ...], outputs: Path | None, quiet: bool, as_json: bool) -> int:
     """Send only the failed rows of a finished RUN again, and put the new results in their place."""
     from runner import app
-    from runner.manifest import Manifest
 
     folder = _find(run, outputs)
-    if Manifest.load(folder).status != "finished":
-        raise SpecError(
-            "this run is not finished", where=str(folder), hint=f"continue it first: runner resume {folder}"
-        )
     outcome = app.resume(folder, _overrides(settings), retry=True, console=_console(quiet, as_json))
     return _show_outcome(outcome, quiet, as_json)
 
@@ -187,7 +182,7 @@ def export(run: str | None, format_: str, target: Path | None, outputs: Path | N
 @cli.command()
 def schema() -> int:
     """Print the JSON Schema of job files, for editors."""
-    from runner.load import job_schema
+    from runner.spec import job_schema
 
     click.echo(json.dumps(job_schema(), indent=2))
     return Exit.OK

@@ -1,4 +1,4 @@
-"""The files in `configs/`: where requests can go, and what models cost.
+"""The file `configs/endpoints.yaml`: where requests can go.
 
 An `EndpointSpec` holds `${NAME}` as it was written, so it can be written into any output. Only `resolve` looks at the
 environment, and what it returns shows no secret when printed.
@@ -9,26 +9,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
 from runner.errors import SpecError
-from runner.spec import LimitsSpec, Section
-from runner.yaml_source import Finding, Problem, Source, SpecErrors, check, complain, display, listed, read, suggest
+from runner.problems import At, Finding, Problem, SpecErrors, complain, display, in_order, listed, suggest
+from runner.sections import LimitsSpec, Section
+from runner.validation import check
+from runner.yaml_source import Source, read
 
 ENDPOINTS_FILE = Path("configs") / "endpoints.yaml"
-MODELS_FILE = Path("configs") / "models.yaml"
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LITERAL_KEY = re.compile(r"(?:^|[^A-Za-z0-9])sk-[A-Za-z0-9_-]{6,}")
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
-
-
-# Endpoints ----------------------------------------------------------------------------------------------------------
 
 
 def _plain(value: str) -> str:
@@ -223,20 +220,15 @@ class KeyFile:
             if seen != self._seen:
                 key = self.path.read_text(encoding="utf-8").strip()
                 if not key or not key.isprintable():
-                    raise SpecError(
-                        f"the key file {display(self.path)} does not hold one key", hint="one line, one key"
-                    )
+                    raise self._unusable()
                 self._key, self._seen = key, seen
         except UnicodeDecodeError:
-            raise SpecError(
-                f"the key file {display(self.path)} does not hold one key", hint="one line, one key"
-            ) from None
+            raise self._unusable() from None
         except OSError as error:
             reason = (error.strerror or "unknown reason").lower()
             raise SpecError(f"the key file {display(self.path)} cannot be read: {reason}") from None
         return self._key
 
-    @property
     def _unusable(self) -> SpecError:
         return SpecError(f"the key file {display(self.path)} does not hold one key", hint="one line, one key")
 
@@ -356,7 +348,7 @@ def load_endpoints(root: Path) -> Endpoints:
     return Endpoints(specs, source.name)
 
 
-def _literal_keys(source: Source, tree: Any, at: tuple[str | int, ...]) -> Iterator[Problem]:
+def _literal_keys(source: Source, tree: Any, at: At) -> Iterator[Problem]:
     if isinstance(tree, str) and _LITERAL_KEY.search(tree):
         yield source.problem(at, "this looks like an API key", "put the key in an environment variable")
     elif isinstance(tree, Mapping):
@@ -371,78 +363,3 @@ def _places(source: Source, name: str) -> dict[str, str]:
         for at, mark in {**source.keys, **source.values}.items()
         if at[:1] == (name,)
     }
-
-
-def in_order(problems: list[Problem]) -> list[Problem]:
-    """As they stand in their file; those without a line last."""
-    return sorted(problems, key=lambda problem: (not problem.line, problem.line, problem.column))
-
-
-# Models -------------------------------------------------------------------------------------------------------------
-
-
-class Prices(Section):
-    """Prices in USD per million tokens, at the standard tier."""
-
-    input: float = Field(ge=0, description="Input tokens.", examples=[0.1])
-    cached_input: float | None = Field(
-        default=None, ge=0, description="Input tokens that were cached.", examples=[0.01]
-    )
-    cache_write: float | None = Field(
-        default=None, ge=0, description="Input tokens written to the cache.", examples=[0.125]
-    )
-    output: float = Field(ge=0, description="Output tokens, reasoning included.", examples=[0.5])
-
-
-class ModelSpec(Prices):
-    """What is known of a model."""
-
-    reasoning: bool = Field(
-        default=False, description="Whether it reasons; then it takes `temperature` only without effort."
-    )
-    shutdown: Annotated[date | None, Field(strict=False)] = Field(
-        default=None, description="The announced date of its end.", examples=["2027-01-14"]
-    )
-    decisions: Prices | None = Field(default=None, description="Its prices on /v1/decisions, where they differ.")
-
-
-class LongContext(Section):
-    """The surcharge of requests with a long input; it is for the whole request."""
-
-    over_input_tokens: int = Field(ge=1, description="Applies above this many input tokens.", examples=[272000])
-    input_factor: float = Field(ge=0, description="Times the input and cache prices.", examples=[2.0])
-    output_factor: float = Field(ge=0, description="Times the output price.", examples=[1.5])
-
-
-class Models(Section):
-    """The price table. A model that is not in it costs an unknown amount, never nothing."""
-
-    as_of: Annotated[date | None, Field(strict=False)] = Field(
-        default=None, description="The date of these prices.", examples=["2026-11-20"]
-    )
-    tiers: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        default_factory=dict, description="Factors on all prices by service tier.", examples=[{"flex": 0.5}]
-    )
-    long_context: LongContext | None = Field(default=None, description="The surcharge of requests with a long input.")
-    models: dict[str, ModelSpec] = Field(default_factory=dict, description="The models, by their names in the API.")
-
-    def find(self, name: str) -> ModelSpec | None:
-        """What is known of a model, also by a dated name such as `gpt-6-luna-2026-10-06`; None: nothing."""
-        return self.models.get(name) or self.models.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", name))
-
-
-def load_models(root: Path) -> Models:
-    """The price table of a project, `configs/models.yaml`; an empty one where there is no such file.
-
-    Raises:
-        SpecErrors: the file is wrong, with everything that is wrong in it.
-    """
-    path = root / MODELS_FILE
-    if not path.exists():
-        return Models()
-    source = read(path, what="models file", may_be_empty=True)
-    models, problems = check(Models, source, source.data)
-    problems = in_order([*source.problems, *problems])
-    if models is None or problems:
-        raise SpecErrors(problems)
-    return models

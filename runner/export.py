@@ -15,6 +15,7 @@ import pyarrow as pa
 from runner import journal, parts
 from runner.atomic import replacing
 from runner.dataset.columns import is_json_text
+from runner.errors import SpecError
 from runner.manifest import Manifest
 from runner.output import to_table
 
@@ -30,27 +31,27 @@ def export_run(folder: Path, format_: str, target: Path | None) -> None:
 
     Raises:
         FatalError: a part or journal is damaged.
+        SpecError: the target cannot be written to.
     """
     schema = Manifest.load(folder).schema
     write = _write_csv if format_ == "csv" else _write_jsonl
     if target is None:
         write(_tables(folder, schema), schema, sys.stdout)
         return
-    with replacing(target) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        write(_tables(folder, schema), schema, file)
+    try:
+        with replacing(target) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+            write(_tables(folder, schema), schema, file)
+    except OSError as error:
+        raise SpecError(f"cannot write the rows there: {error.strerror or error}", where=str(target)) from error
 
 
 def _tables(folder: Path, schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield all rows in order; parts that are still open give what they have so far."""
-    sealed = {parts.number_of(path): path for path in parts.sealed(folder)}
-    opened = {parts.number_of(path): path for path in folder.glob("journal-*.jsonl")}
-    for number in sorted({*sealed, *opened}):
-        if number in sealed:
-            with parts.open_part(sealed[number]) as part:
-                for batch in part.iter_batches(_BATCH_ROWS):
-                    yield pa.Table.from_batches([batch])
+    for path in sorted([*parts.sealed(folder), *parts.unsealed(folder)], key=parts.number_of):
+        if path.suffix == ".parquet":
+            yield from parts.tables(path, _BATCH_ROWS)
         else:
-            for rows in journal.read(opened[number]):
+            for rows in journal.read(path):
                 yield to_table(rows, schema)
 
 

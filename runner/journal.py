@@ -44,17 +44,17 @@ class Journal:
         line = (_encode(row) + "\n").encode("ascii")
         written = os.write(self._file, line)
         if written != len(line):
-            self._take_back_and_retry(line, written)
+            self._finish_or_take_back(line, written)
         self._dirty = True
 
-    def _take_back_and_retry(self, line: bytes, written: int) -> None:
+    def _finish_or_take_back(self, line: bytes, written: int) -> None:
         assert self._file is not None
-        size = os.fstat(self._file).st_size
+        before = os.fstat(self._file).st_size - written
         try:
             while written < len(line):
                 written += os.write(self._file, line[written:])
         except OSError:
-            os.ftruncate(self._file, size - written)
+            os.ftruncate(self._file, before)
             raise
 
     def sync(self) -> None:
@@ -86,11 +86,16 @@ class Line:
 
 
 def lines(path: Path) -> list[Line]:
-    """Return the rows of a journal in order of their index; where one stands twice, the later counts."""
+    """Return the rows of a journal in order of their index; where one stands twice, the later counts.
+
+    A last line without its end is no row: it is being written just now, or was when the process was killed.
+    """
     found: dict[int, Line] = {}
     offset = 0
     with open(path, "rb") as file:
         for line in file:
+            if not line.endswith(b"\n"):
+                break
             match = _INDEX.match(line)
             if match is None:
                 raise _damaged(path, offset)

@@ -14,36 +14,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runner.config import Endpoints, EndpointSpec, Models, in_order, load_endpoints, load_models
-from runner.spec import (
-    DEFAULT_CONCURRENCY,
-    JobSpec,
-    LimitsSpec,
-    PromptFile,
-    PromptSpec,
-    changed,
-    job_name,
-    job_schema,
-    schema_findings,
-)
-from runner.yaml_source import (
-    At,
-    Mark,
-    Problem,
-    Source,
-    SpecErrors,
-    check,
-    display,
-    dotted,
-    dump,
-    listed,
-    parse,
-    read,
-    read_text,
-    suggest,
-)
-
-__all__ = ["Job", "as_run", "changed", "find_root", "job_schema", "load_job", "snapshot"]
+from runner.config import Endpoints, EndpointSpec, load_endpoints
+from runner.models import Models, load_models
+from runner.problems import At, Mark, Problem, SpecErrors, display, dotted, in_order, listed, suggest
+from runner.schema_rules import schema_findings
+from runner.sections import DEFAULT_CONCURRENCY, LimitsSpec, PromptFile, PromptSpec
+from runner.spec import JobSpec, job_name
+from runner.text_file import read_text
+from runner.validation import check
+from runner.yaml_source import Source, parse, read
 
 T = TypeVar("T")
 
@@ -244,43 +223,3 @@ class _Files:
 
     def _wrong(self, at: At, message: str, hint: str | None = None) -> None:
         self._problems.append(self._source.problem(at, message, hint))
-
-
-# What a run keeps of its job ------------------------------------------------------------------------------------------
-
-
-def as_run(job: Job) -> dict[str, Any]:
-    """The job as plain data, with all defaults, and with the text of the prompt and schema files it refers to."""
-    data = job.spec.model_dump(mode="json", by_alias=True)
-    texts = [text for _, text in job.prompts]
-    prompt = data["prompt"]
-    if prompt["messages"] is not None:
-        for message, text in zip(prompt["messages"], texts, strict=True):
-            message["content"] = text
-    else:
-        for role, text in job.prompts:
-            prompt[role] = text
-    data["output"]["schema"] = job.json_schema
-    return data
-
-
-def snapshot(job: Job) -> str:
-    """The job as run, as YAML: a job file that needs no other file, and holds no secret.
-
-    `load_job` reads it back from any folder. Its paths stay relative to the project root: where the file lies outside
-    the project, pass `root`.
-    """
-    return dump(_without_none(as_run(job)))
-
-
-def _without_none(data: Mapping[str, Any], depth: int = 2) -> dict[str, Any]:
-    """Without the keys that are not set. `stop.max_error_rate: null` says something, and what the user wrote stays."""
-    kept: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, dict) and depth and key not in ("parameters", "schema"):
-            inner = _without_none(value, depth - 1)
-            if inner:
-                kept[key] = inner
-        elif value is not None or key == "max_error_rate":
-            kept[key] = value
-    return kept

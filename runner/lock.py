@@ -6,9 +6,11 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from runner.errors import LockedError
 
@@ -22,23 +24,35 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
     Raises:
         LockedError: another process holds it; the message names it.
+        OSError: the folder cannot be written to, or its file system knows no locks.
     """
     path = folder / ".lock"
     with open(path, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _take(file):
             file.seek(0)
             raise LockedError(
                 f"another run of this job is going on: {_holder(file.read())}",
                 where=str(folder),
                 hint="wait for it, or stop it with Ctrl-C (or `kill`) there",
-            ) from None
+            )
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "doing": what}))
         file.flush()
         yield
         file.truncate(0)
+
+
+def _take(file: TextIO) -> bool:
+    """Take the lock; False when another process holds it, and not only for the moment of `is_locked`."""
+    for wait_s in (0.01, 0.03, 0.1, None):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if wait_s is not None:
+                time.sleep(wait_s)
+        else:
+            return True
+    return False
 
 
 def _holder(text: str) -> str:
@@ -54,8 +68,8 @@ def is_locked(folder: Path) -> bool:
     try:
         with open(folder / ".lock", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:
+        return False
     return False

@@ -26,12 +26,14 @@ class Session:
 
     Attributes:
         ended: `finished`, `interrupted`, or the kind of what stopped it; None while it works or if it was killed.
+        retry: it sends failed rows of a finished run again.
         use: share of each limit that was used, 1.0 being all of it.
     """
 
     started_at: str
     finished_at: str | None = None
     ended: str | None = None
+    retry: bool = False
     wall_s: float = 0.0
     rows: int = 0
     attempts: int = 0
@@ -81,7 +83,12 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Replace `run.json` in `folder`, durably."""
-        atomic.write_text(folder / NAME, json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str) + "\n")
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str)
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # a file name or a server's message that is no Unicode
+            text = json.dumps(asdict(self), indent=2, default=str)
+        atomic.write_text(folder / NAME, text + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -94,12 +101,15 @@ class Manifest:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             content["sessions"] = [Session(**session) for session in content["sessions"]]
-            return cls(**content)
+            found = cls(**content)
+            _ = found.schema, found.input["rows"] + 0, found.input["files"], found.spec["model"]
+            return found
         except FileNotFoundError:
             raise SpecError("this folder is not a run: it has no run.json", where=str(folder)) from None
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else error
             raise SpecError(
-                f"this run.json cannot be read: {error}",
+                f"this run.json cannot be read: {what}",
                 where=str(path),
                 hint="the parts are plain Parquet and still readable; start the job afresh to go on",
             ) from None

@@ -74,7 +74,7 @@ def open_client(
     """Return a client for one path of an endpoint; it belongs to the event loop that first uses it.
 
     Raises:
-        SpecError: the address, the key or a header cannot be sent over HTTP.
+        SpecError: the address, the key, a header or the environment's proxy cannot be used.
     """
     _check(connection)
     chosen: _Transport
@@ -120,8 +120,7 @@ class AiohttpTransport:
         async with self._opening:
             if self._session is None:
                 self._head = await prepare_head(self._connection, self._path)
-                # A password in the URL became a header of the head; aiohttp refuses to be given both.
-                self._url = yarl.URL(str(self._head.url.copy_with(userinfo=b"")), encoded=True)
+                self._url = yarl.URL(str(self._head.url), encoded=True)
                 self._proxy = _proxy_for(self._url)
                 self._session = aiohttp.ClientSession(
                     connector=aiohttp.TCPConnector(
@@ -214,20 +213,25 @@ async def prepare_head(connection: Connection, path: str) -> httpx2.Request:
 
 
 def _sdk_client(connection: Connection, http_client: httpx2.AsyncClient, deployment: str | None = None) -> AsyncOpenAI:
+    base_url = httpx2.URL(connection.base_url)
+    headers = {**_ACCEPT_ENCODING, **connection.headers}
+    if base_url.userinfo:  # httpx2 would make this header of it; aiohttp refuses to be given a password and a key
+        headers["Authorization"] = aiohttp.encode_basic_auth(base_url.username, base_url.password)
+        base_url = base_url.copy_with(userinfo=b"")
     common: dict[str, Any] = {
         "api_key": connection.api_key,
         "organization": connection.organization,
         "project": connection.project,
-        "default_headers": {**_ACCEPT_ENCODING, **connection.headers},
+        "default_headers": headers,
         "max_retries": 0,  # retries have one owner, and it is not the SDK
         "timeout": None,  # so have timeouts; the SDK's own would end every call after 600 s
         "http_client": http_client,
     }
     if connection.azure_api_version is not None:
         common.pop("project")
-        common |= {"azure_endpoint": connection.base_url, "azure_deployment": deployment}
+        common |= {"azure_endpoint": str(base_url), "azure_deployment": deployment}
         return AsyncAzureOpenAI(api_version=connection.azure_api_version, **common)
-    return AsyncOpenAI(base_url=connection.base_url, **common)
+    return AsyncOpenAI(base_url=base_url, **common)
 
 
 def _check(connection: Connection) -> None:
@@ -237,6 +241,7 @@ def _check(connection: Connection) -> None:
         if not yarl.URL(connection.base_url).host:
             raise ValueError
         httpx2.URL(connection.base_url)
+        _proxy_for(yarl.URL(connection.base_url))
     except (ValueError, httpx2.InvalidURL):
         raise SpecError(
             f"the `base_url` of endpoint `{name}` is not an address", hint="for example `http://localhost:8000/v1`"
@@ -252,13 +257,25 @@ def _check(connection: Connection) -> None:
 
 
 def _proxy_for(url: yarl.URL) -> str | None:
-    """Return the proxy that the environment names for `url`, as the SDK's own client would honour it."""
+    """Return the proxy that the environment names for `url`, as the SDK's own client would honour it.
+
+    Raises:
+        SpecError: it is not an HTTP proxy.
+    """
     host = url.host or ""
     if urllib.request.proxy_bypass(host) or urllib.request.proxy_bypass(f"{host}:{url.port}"):
         return None
     proxies = urllib.request.getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+    if proxy and "://" not in proxy:
+        return f"http://{proxy}"
+    if proxy and not proxy.startswith(("http://", "https://")):
+        kind = proxy.partition(":")[0]
+        raise SpecError(
+            f"the environment names a {kind} proxy for {host}, and only HTTP proxies work",
+            hint=f"set {url.scheme}_proxy to an HTTP proxy, or no_proxy={host}",
+        )
+    return proxy
 
 
 def _reply(content: bytes, headers: Mapping[str, str]) -> Reply:

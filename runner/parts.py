@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,14 @@ def sealed(folder: Path) -> list[Path]:
     )
 
 
+def unsealed(folder: Path) -> list[Path]:
+    """Return the journals of a run in order, without those of sealed parts, which a crash may have left."""
+    return sorted(
+        (path for path in folder.glob("journal-*.jsonl") if not part_path(folder, number_of(path)).exists()),
+        key=number_of,
+    )
+
+
 def number_of(path: Path) -> int:
     """Return the number in a part's or journal's name."""
     return int(path.stem.split("-")[1])
@@ -70,7 +79,8 @@ def merge(folder: Path, number: int, schema: pa.Schema, metadata: Mapping[str, A
 def _merged(path: Path, schema: pa.Schema, newer: dict[int, dict[str, Any]]) -> Iterator[pa.Table]:
     with open_part(path) as part:
         for group in range(part.num_row_groups):
-            table = part.read_row_group(group)
+            with _reading(path):
+                table = part.read_row_group(group)
             indexes = table.column("_index")
             replaced = [newer[i] for i in indexes.to_pylist() if i in newer]
             if replaced:
@@ -99,8 +109,30 @@ def open_part(path: Path) -> pq.ParquetFile:
     Raises:
         FatalError: it is not a readable Parquet file.
     """
-    try:
+    with _reading(path):
         return pq.ParquetFile(path)
+
+
+def tables(path: Path, batch_rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of a part, at most `batch_rows` at a time.
+
+    Raises:
+        FatalError: it is damaged.
+    """
+    with open_part(path) as part:
+        batches = part.iter_batches(batch_rows, columns=columns)
+        while True:
+            with _reading(path):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield pa.Table.from_batches([batch])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowException, OSError) as error:
         raise FatalError(
             f"this part cannot be read: {error}",
@@ -113,15 +145,18 @@ def open_part(path: Path) -> pq.ParquetFile:
 def about(path: Path) -> dict[str, Any]:
     """Return what a part says of itself: rows, failed, timing and the run it belongs to."""
     with open_part(path) as part:
-        metadata = part.schema_arrow.metadata or part.metadata.metadata or {}
-        text = (part.metadata.metadata or metadata).get(b"runner", b"{}")
-    found: dict[str, Any] = json.loads(text)
-    return found
+        found: dict[str, Any] = json.loads((part.metadata.metadata or {}).get(b"runner", b"{}"))
+        return {"failed": 0, **found, "rows": part.metadata.num_rows}
+
+
+def rows(folder: Path) -> int:
+    """Return how many rows the sealed parts of a run hold."""
+    return sum(about(path)["rows"] for path in sealed(folder))
 
 
 def failed_indexes(path: Path) -> set[int]:
     """Return the rows of a part that failed and that another attempt could change: bad input stays bad."""
-    with open_part(path) as part:
+    with open_part(path) as part, _reading(path):
         table = part.read(columns=_COLUMNS)
     failed = pc.and_(
         pc.equal(table.column("_status"), "error"),

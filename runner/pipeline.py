@@ -94,11 +94,13 @@ class Pipeline:
                     yield None
                 elif isinstance(row, BadRow):
                     self._emit(self._bad(row))
+                    yield None
                 else:
                     try:
                         request = self._builder.build(row)
                     except MissingField as error:
                         self._emit(self._bad(BadRow(row.index, row.file, row.line, error.message, row.fields), row.id))
+                        yield None
                     else:
                         yield request
         except RunnerError as error:

@@ -74,4 +74,7 @@ def find(name: str | None, outputs: Path) -> Path:
 
 
 def _made_from(folder: Path, job_file: Path) -> bool:
-    return Path(manifest.Manifest.load(folder).job_file) == job_file.resolve()
+    try:
+        return Path(manifest.Manifest.load(folder).job_file) == job_file.resolve()
+    except SpecError:
+        return False

@@ -6,9 +6,11 @@ in one background thread, so that neither holds up the event loop nor meets the 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,7 @@ class ResultStore:
         self._open: dict[int, _OpenPart] = {}
         self._ballast = folder / ".ballast"
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="seal")
-        self._sealing: set[Future[None]] = set()
+        self._bug: BaseException | None = None
         self.found = 0
         self.found_failed = 0
         self.failure: FatalError | None = None
@@ -90,10 +92,10 @@ class ResultStore:
             journal.repair(path)
             parts.merge(self._folder, parts.number_of(path), self._output.schema, self._metadata)
         for path in parts.sealed(self._folder):
+            about = parts.about(path)  # first: the journal of a damaged part is worth keeping
             parts.journal_path(self._folder, parts.number_of(path)).unlink(missing_ok=True)
-            about = parts.about(path)
-            self.found += about.get("rows", 0)
-            self.found_failed += about.get("failed", 0)
+            self.found += about["rows"]
+            self.found_failed += about["failed"]
         for path in sorted(self._folder.glob("journal-*.jsonl")):
             self.found += len(journal.repair(path))
 
@@ -102,6 +104,10 @@ class ResultStore:
         descriptor = os.open(self._ballast, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             os.posix_fallocate(descriptor, 0, _BALLAST_BYTES)
+        except OSError as error:
+            self._ballast.unlink()
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # some file systems cannot keep space back
+                raise
         finally:
             os.close(descriptor)
 
@@ -178,13 +184,11 @@ class ResultStore:
             self._close_some(number)
 
     def _append_in_need(self, part: _OpenPart, row: dict[str, Any], error: OSError) -> None:
-        failure = disk_error(error, self._folder)
-        self._ballast.unlink(missing_ok=True)
+        self._fail(error)
         try:
             part.journal.append(row)
         except OSError:
-            raise failure from error
-        self.failure = failure
+            raise disk_error(error, self._folder) from error
 
     def _close_some(self, but: int) -> None:
         """Keep few files open when a slow row holds many parts open; a closed journal opens again by itself."""
@@ -198,9 +202,7 @@ class ResultStore:
         del self._open[number]
         if part.expected == 0:
             return  # all its rows were left out
-        future = self._thread.submit(self._seal, number, part.journal)
-        self._sealing.add(future)
-        future.add_done_callback(self._sealing.discard)
+        self._thread.submit(self._seal, number, part.journal)
 
     def _seal(self, number: int, source: Journal) -> None:
         try:
@@ -208,16 +210,28 @@ class ResultStore:
             finish = parts.merge if self._retry else parts.seal
             finish(self._folder, number, self._output.schema, self._metadata)
         except OSError as error:
+            self._fail(error)
+        except FatalError as error:
+            self.failure = self.failure or error
+        except BaseException as error:  # noqa: BLE001 - it is raised where someone waits: when the store is closed
+            self._bug = error
+
+    def _fail(self, error: OSError) -> None:
+        """Note that the disk failed, and give back the space that was kept for what is in flight."""
+        self.failure = self.failure or disk_error(error, self._folder)
+        with suppress(OSError):
             self._ballast.unlink(missing_ok=True)
-            self.failure = disk_error(error, self._folder)
 
     def sync(self) -> None:
         """Make everything stored so far survive a power failure. Returns when that is done."""
         self._thread.submit(self._sync).result()
 
     def _sync(self) -> None:
-        for part in list(self._open.values()):
-            part.journal.sync()
+        try:
+            for part in list(self._open.values()):
+                part.journal.sync()
+        except OSError as error:
+            self._fail(error)
 
     def close(self) -> None:
         """Finish sealing and sync what stays open. Results of an unfinished retry are merged."""
@@ -229,20 +243,20 @@ class ResultStore:
                     if part.finished:
                         self._thread.submit(self._seal, number, part.journal)
         except OSError as error:
-            self.failure = disk_error(error, self._folder)
+            self._fail(error)
         finally:
             self._open.clear()
-            pending = set(self._sealing)
             self._thread.shutdown(wait=True)
-            self._ballast.unlink(missing_ok=True)
-        for future in pending:
-            future.result()  # a bug in sealing must not pass unseen
+            with suppress(OSError):
+                self._ballast.unlink(missing_ok=True)
+        if self._bug is not None:
+            raise self._bug
 
 
 def disk_error(error: OSError, folder: Path) -> FatalError:
     """Return what to tell the user when writing fails."""
     return FatalError(
-        f"cannot write results: {error.strerror or error}",
+        f"cannot write results: {os.strerror(error.errno) if error.errno else error}",  # pyarrow's own text is long
         kind="disk",
         where=str(error.filename or folder),
         hint="make room or fix the folder, then resume: everything finished so far is kept",

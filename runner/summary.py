@@ -35,11 +35,10 @@ def summarize(folder: Path, schema: pa.Schema, wall_s: float, counted: str | Non
                 answers[entry["values"]] = answers.get(entry["values"], 0) + entry["counts"]
 
     for path in parts.sealed(folder):
-        with parts.open_part(path) as part:
-            for batch in part.iter_batches(_BATCH_ROWS, columns=columns):
-                add(pa.Table.from_batches([batch]))
+        for table in parts.tables(path, _BATCH_ROWS, columns):
+            add(table)
     few = pa.schema([schema.field(name) for name in columns])
-    for path in sorted(folder.glob("journal-*.jsonl")):
+    for path in parts.unsealed(folder):
         for rows in journal.read(path):
             add(to_table(rows, few))
     known = total.cost_unknown == 0

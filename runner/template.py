@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.defaults
 import jinja2.meta
 import jinja2.nodes
+import jinja2.utils
+from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from runner.errors import RunnerError, SpecError
 
 Messages = list[tuple[str, str]]
+
+# Names that mean something else in a template; such columns are reached as `row["range"]`.
+_NOT_COLUMNS = frozenset({"row", "self", *jinja2.defaults.DEFAULT_NAMESPACE})
 
 
 class MissingField(RunnerError):  # noqa: N818 - not an error of the run but of one row
@@ -29,6 +35,9 @@ class PromptTemplate:
         messages: (role, template text) pairs.
         folder: where `{% include %}` looks.
 
+    Attributes:
+        names: the columns that are put in, those of included files too.
+
     Raises:
         SpecError: a template is not valid Jinja2.
     """
@@ -38,23 +47,54 @@ class PromptTemplate:
             undefined=_Missing,
             finalize=_as_text,
             autoescape=False,
-            loader=jinja2.FileSystemLoader(folder) if folder else None,
+            loader=jinja2.FileSystemLoader([folder] if folder else []),
         )
+        self._environment = environment
+        self._optional: set[str] = set()
         self.names: set[str] = set()
         self._messages: list[tuple[str, _Filled | jinja2.Template]] = []
         for position, (role, text) in enumerate(messages):
             try:
                 tree = environment.parse(text)
-                names = jinja2.meta.find_undeclared_variables(tree) - environment.globals.keys()
-                self._messages.append((role, _simple(tree, names) or environment.from_string(text)))
+                self.names |= self._names_in(tree)
+                self._messages.append((role, _simple(tree) or environment.from_string(text)))
             except jinja2.TemplateSyntaxError as error:
+                in_file = error.name is not None and not error.name.startswith("<")
+                place = error.name if in_file else f"prompt, message {position + 1} ({role})"
                 raise SpecError(
                     f"the {role} prompt is not a valid template: {error.message}",
-                    where=f"prompt, message {position + 1} ({role}), line {error.lineno}",
+                    where=f"{place}, line {error.lineno}",
                     hint="write {% raw %}…{% endraw %} around braces that are meant as text",
                 ) from None
-            self.names |= names
-        self.names.discard("row")
+
+    def _names_in(self, tree: jinja2.nodes.Template, above: frozenset[str] = frozenset()) -> set[str]:
+        """Return the columns that a template uses, and note those that it can do without.
+
+        Args:
+            above: the files that include this one.
+        """
+        names = jinja2.meta.find_undeclared_variables(tree) - _NOT_COLUMNS
+        names.update(filter(None, map(_column_of_row, tree.find_all((jinja2.nodes.Getitem, jinja2.nodes.Getattr)))))
+        for test in tree.find_all((jinja2.nodes.Test, jinja2.nodes.Filter)):
+            if test.name in ("defined", "undefined", "default", "d"):
+                tested = test.node.name if isinstance(test.node, jinja2.nodes.Name) else _column_of_row(test.node)
+                self._optional.update(filter(None, [tested]))
+        given = {name.name for name in tree.find_all(jinja2.nodes.Name) if name.ctx != "load"}
+        for include in tree.find_all(jinja2.nodes.Include):
+            file = include.template.value if isinstance(include.template, jinja2.nodes.Const) else None
+            if isinstance(file, str) and file not in above:
+                names |= self._names_in(self._included(file), above | {file}) - given
+        return names
+
+    def _included(self, file: str) -> jinja2.nodes.Template:
+        environment = self._environment
+        assert environment.loader is not None
+        try:
+            source, _, _ = environment.loader.get_source(environment, file)
+        except jinja2.TemplateNotFound:  # an error only where it is needed, when a row is filled in
+            source = ""
+        environment.compile(source, file)  # finds unknown filters, too
+        return environment.parse(source, file)
 
     def check_columns(self, columns: Collection[str]) -> None:
         """Check every name that the template uses against the columns there are.
@@ -62,7 +102,7 @@ class PromptTemplate:
         Raises:
             SpecError: naming the unknown field and the columns.
         """
-        for name in sorted(self.names - set(columns)):
+        for name in sorted(self.names - self._optional - set(columns)):
             near = difflib.get_close_matches(name, columns, n=1)
             raise SpecError(
                 f"the prompt uses `{name}`, and the input has no such column",
@@ -80,13 +120,17 @@ class PromptTemplate:
                 (role, part.render(fields) if isinstance(part, _Filled) else part.render(fields, row=_Row(fields)))
                 for role, part in self._messages
             ]
-        except MissingField:
+        except RunnerError:
             raise
+        except jinja2.UndefinedError as error:
+            raise MissingField(error.message or "the row lacks a field") from None
+        except SecurityError as error:
+            raise SpecError(f"the prompt does what prompts may not: {error}") from None
         except jinja2.TemplateNotFound as error:
             raise SpecError(f"the prompt includes `{error.name}`, which is not in configs/prompts/") from None
         except Exception as error:  # noqa: BLE001
             # The template's own code fails on this row's values: `{{ n / 0 }}`, `{{ title + 1 }}`.
-            raise MissingField(f"the prompt cannot be filled in: {error}") from None
+            raise MissingField(f"the prompt cannot be filled in: {error or type(error).__name__}") from None
 
 
 class _Filled:
@@ -111,7 +155,7 @@ def _field(fields: Mapping[str, Any], name: str) -> str:
     return value if isinstance(value, str) else str(_as_text(value))
 
 
-def _simple(tree: jinja2.nodes.Template, names: set[str]) -> _Filled | None:
+def _simple(tree: jinja2.nodes.Template) -> _Filled | None:
     """Return a template of texts, `{{ name }}` and `{{ row["name"] }}` alone in its simple form; None for any other."""
     parts: list[str | tuple[str]] = []
     for output in tree.body:
@@ -121,7 +165,7 @@ def _simple(tree: jinja2.nodes.Template, names: set[str]) -> _Filled | None:
             match node:
                 case jinja2.nodes.TemplateData(data=text):
                     parts.append(text)
-                case jinja2.nodes.Name(name=name) if name in names and name != "row":
+                case jinja2.nodes.Name(name=name) if name not in _NOT_COLUMNS:
                     parts.append((name,))
                 case jinja2.nodes.Getitem(node=jinja2.nodes.Name(name="row"), arg=jinja2.nodes.Const(value=str(name))):
                     parts.append((name,))
@@ -130,21 +174,32 @@ def _simple(tree: jinja2.nodes.Template, names: set[str]) -> _Filled | None:
     return _Filled(parts)
 
 
+def _column_of_row(node: jinja2.nodes.Node) -> str | None:
+    """Return the column that `row["name"]` or `row.name` stands for."""
+    match node:
+        case jinja2.nodes.Getitem(node=jinja2.nodes.Name(name="row"), arg=jinja2.nodes.Const(value=str(name))):
+            return name
+        case jinja2.nodes.Getattr(node=jinja2.nodes.Name(name="row"), attr=name) if not hasattr(dict, name):
+            return str(name)
+    return None
+
+
 class _Row(dict[str, Any]):
     """All of a row's fields under one name, for columns whose names are not identifiers."""
 
     def __missing__(self, name: str) -> Any:
-        raise MissingField(f"the row has no field `{name}`")
+        return _Missing(name=name)
 
 
 class _Missing(jinja2.StrictUndefined):
     """A name that the row lacks: an error that names it wherever it is used."""
 
-    def _fail_with_undefined_error(self, *args: Any, **kwargs: Any) -> Any:
-        raise MissingField(f"the row has no field `{self._undefined_name}`")
-
-    __iter__ = __str__ = __len__ = __eq__ = __ne__ = __bool__ = __hash__ = _fail_with_undefined_error
-    __add__ = __radd__ = __getitem__ = __call__ = __contains__ = _fail_with_undefined_error
+    @property
+    def _undefined_message(self) -> str:
+        if self._undefined_hint or self._undefined_obj is not jinja2.utils.missing:
+            said = super()._undefined_message
+            return said if self._undefined_exception is SecurityError else f"the prompt cannot be filled in: {said}"
+        return f"the row has no field `{self._undefined_name}`"
 
 
 def _as_text(value: Any) -> Any:
@@ -156,4 +211,5 @@ def _as_text(value: Any) -> Any:
     try:
         return json.dumps(value, ensure_ascii=False)
     except TypeError:
-        return str(value)
+        # `{{ range }}` without such a column, `{{ row.items }}`, a filter without `| list`
+        raise MissingField(f"the prompt puts in a {type(value).__name__}, which is not a value of the row") from None

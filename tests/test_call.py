@@ -18,7 +18,7 @@ from runner.errors import FatalError, PermanentError, TransientError
 from runner.limits import Limiter
 from runner.prices import Tariff
 from runner.records import Item, Reply, Request, Result
-from runner.spec import RetrySpec
+from runner.sections import RetrySpec
 from runner.stop import Stop
 from runner.strategies.asyncio import AsyncioStrategy
 from runner.tally import Tally

@@ -11,8 +11,9 @@ from textwrap import dedent
 import pytest
 
 from runner.errors import SpecError
-from runner.load import Job, as_run, changed, find_root, load_job, snapshot
-from runner.yaml_source import MAX_SHOWN, SpecErrors
+from runner.load import Job, find_root, load_job
+from runner.problems import MAX_SHOWN, SpecErrors
+from runner.snapshot import as_run, changed, snapshot
 
 MINIMAL = "input: {path: x.csv}\nprompt: {user: hi}\nmodel: m\n"
 KEY = "sk-proj-Ab1Cd2Ef3Gh4Ij5Kl6Mn7Op8"

@@ -10,10 +10,12 @@ from textwrap import dedent
 
 import pytest
 
-from runner.config import Endpoints, ResolvedEndpoint, load_endpoints, load_models
+from runner.config import Endpoints, ResolvedEndpoint, load_endpoints
 from runner.errors import SpecError
-from runner.load import as_run, load_job, snapshot
-from runner.yaml_source import SpecErrors
+from runner.load import load_job
+from runner.models import load_models
+from runner.problems import SpecErrors
+from runner.snapshot import as_run, snapshot
 
 PROJECT = Path(__file__).parent.parent
 KEY = "sk-proj-Ab1Cd2Ef3Gh4Ij5Kl6Mn7Op8"

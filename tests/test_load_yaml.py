@@ -11,7 +11,9 @@ from textwrap import dedent
 import pytest
 
 from runner.load import load_job
-from runner.yaml_source import SpecErrors, dump, parse, read
+from runner.problems import SpecErrors
+from runner.yaml_dialect import dump
+from runner.yaml_source import parse, read
 
 REST = "input: {path: x.csv}\nprompt: {user: hi}\nmodel: m\n"
 

@@ -9,8 +9,11 @@ import jsonschema_rs
 import pytest
 from pydantic import ValidationError
 
-from runner.spec import JobSpec, OutputSpec, changed, job_name, job_schema
-from runner.yaml_source import check, parse
+from runner.sections import OutputSpec
+from runner.snapshot import changed
+from runner.spec import JobSpec, job_name, job_schema
+from runner.validation import check
+from runner.yaml_source import parse
 
 MINIMAL = "input: {path: x.csv}\nprompt: {user: hi}\nmodel: m\n"
 

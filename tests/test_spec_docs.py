@@ -8,24 +8,24 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from runner import config, spec
+from runner import config, models, sections, spec
 
 PAGE = Path(__file__).parent.parent / "docs" / "job-file.md"
 
 TABLES: dict[str, type[BaseModel]] = {
     "Top level": spec.JobSpec,
-    "`input`": spec.InputSpec,
-    "`prompt`": spec.PromptSpec,
-    "`prompt.messages[]`": spec.Message,
-    "A template in a file": spec.PromptFile,
-    "`output`": spec.OutputSpec,
-    "`limits`": spec.LimitsSpec,
-    "`retry`": spec.RetrySpec,
-    "`stop`": spec.StopSpec,
+    "`input`": sections.InputSpec,
+    "`prompt`": sections.PromptSpec,
+    "`prompt.messages[]`": sections.Message,
+    "A template in a file": sections.PromptFile,
+    "`output`": sections.OutputSpec,
+    "`limits`": sections.LimitsSpec,
+    "`retry`": sections.RetrySpec,
+    "`stop`": sections.StopSpec,
     "Endpoints": config.EndpointSpec,
-    "Models": config.Models,
-    "`models.NAME`": config.ModelSpec,
-    "`long_context`": config.LongContext,
+    "Models": models.Models,
+    "`models.NAME`": models.ModelSpec,
+    "`long_context`": models.LongContext,
 }
 
 

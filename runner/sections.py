@@ -1,0 +1,343 @@
+"""The sections of the job file: what may stand in each, what each key means, and what cannot be meant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
+
+from runner.problems import Finding, Hint, complain, listed, say, suggest
+from runner.schema_rules import schema_findings
+
+DEFAULT_CONCURRENCY = 64
+
+T = TypeVar("T")
+Many = Annotated[tuple[T, ...], Strict(False)]
+"""A YAML list."""
+
+
+class Section(BaseModel):
+    """A part of a configuration file: frozen, and strict about its keys and types."""
+
+    meant: ClassVar[Mapping[str, str]] = {}
+    """What someone who writes this unknown key is looking for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
+
+
+# Small checks that several fields share -------------------------------------------------------------------------------
+
+
+def _paths(value: object) -> object:
+    if not isinstance(value, str | list | tuple):
+        complain([Finding(f"must be a path or a list of paths, got {say(value)}")])
+    return (value,) if isinstance(value, str) else value
+
+
+def _one_character(value: str) -> str:
+    if len(value) != 1:
+        hint = 'write "\\t" in double quotes for a tab' if value == "\\t" else 'put it in quotes, such as "|"'
+        complain([Finding(f"must be one character, got {say(value)}", hint=hint)])
+    return value
+
+
+def _quote(value: str) -> str:
+    if value != "none" and len(value) != 1:
+        complain([Finding(f"must be one character or `none`, got {say(value)}")])
+    return value
+
+
+def _names(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Column names or labels: none empty, none twice."""
+    findings = []
+    first: dict[str, int] = {}
+    for index, value in enumerate(values):
+        earlier = first.setdefault(value.strip(), index)
+        if not value.strip():
+            findings.append(Finding("must not be empty", (index,)))
+        elif earlier != index:
+            same = "the same as" if values[earlier] == value else "but for spaces the same as"
+            findings.append(Finding(f"is {same} item [{earlier}]: {say(value)}", (index,)))
+    complain(findings)
+    return values
+
+
+def _text_or_file(value: object) -> object:
+    if isinstance(value, str | Mapping | PromptFile) or value is None:
+        return value
+    hint = "put it in quotes" if isinstance(value, bool | int | float) else None
+    complain([Finding(f"must be text or `{{file: NAME}}`, got {say(value)}", hint=hint)])
+    return value
+
+
+def _real_encoding(value: str) -> str:
+    try:
+        "".encode(value)
+    except LookupError:
+        near = suggest(value, ("utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1252", "cp1250", "ascii", "gb18030"))
+        complain([Finding(f"is not an encoding that Python knows, got {say(value)}", hint=near)])
+    except ValueError as error:
+        complain([Finding(f"is not the name of an encoding: {error}")])
+    return value
+
+
+# The sections -------------------------------------------------------------------------------------------------------
+
+
+class InputSpec(Section):
+    """Where the rows come from."""
+
+    path: Annotated[
+        tuple[str, ...],
+        Strict(False),
+        BeforeValidator(_paths),
+        WithJsonSchema(
+            {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+        ),
+    ] = Field(
+        min_length=1,
+        description=(
+            "The input: a file, a glob such as data/*.csv, or a list of them, relative to the project root. "
+            "CSV, TSV, JSONL, a JSON array or Parquet; plain, .gz or .zst."
+        ),
+        examples=["data/papers.jsonl"],
+    )
+    format: Literal["csv", "tsv", "jsonl", "json", "parquet"] | None = Field(
+        default=None, description="The format of the files. Default: what the name says.", examples=["csv"]
+    )
+    id: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The column that identifies a row. Default: the row number.",
+        examples=["id"],
+    )
+    keep: Many[str] | None = Field(
+        default=None, description="The columns that are copied to the output. Default: all.", examples=[["id", "title"]]
+    )
+    columns: Annotated[Many[str], AfterValidator(_names)] | None = Field(
+        default=None,
+        min_length=1,
+        description="CSV: the names of the columns, for a file without a header, or in place of its header.",
+        examples=[["text", "stars"]],
+    )
+    header: int | None = Field(
+        default=None,
+        ge=0,
+        description=(
+            "CSV: how many lines at the top are header; the last of them names the columns. "
+            "Default: 1, or 0 when `columns` is given."
+        ),
+        examples=[1],
+    )
+    delimiter: Annotated[str, AfterValidator(_one_character)] | None = Field(
+        default=None,
+        description="CSV: the character between fields. Default: a comma, or a tab for .tsv.",
+        examples=[";"],
+        json_schema_extra={"minLength": 1, "maxLength": 1},
+    )
+    quote: Annotated[str, AfterValidator(_quote)] | None = Field(
+        default=None,
+        description='CSV: the quote character, or `none` where quotes are plain text. Default: the double quote `"`.',
+        examples=["none"],
+    )
+    encoding: Annotated[str, AfterValidator(_real_encoding)] = Field(
+        default="utf-8", description="The encoding of text files.", examples=["latin-1"]
+    )
+    limit: Annotated[int | None, Hint("leave the key out to read all rows")] = Field(
+        default=None, ge=1, description="Read at most this many rows. Default: all.", examples=[100]
+    )
+    offset: int = Field(default=0, ge=0, description="Skip this many rows first.", examples=[1000])
+    on_bad_row: Literal["fail", "error_row", "skip"] = Field(
+        default="fail",
+        description=(
+            "What to do with a row that cannot be used: `fail` stops before anything is sent where it can be known, "
+            "`error_row` makes it a failed row of the output, `skip` leaves it out."
+        ),
+        examples=["error_row"],
+    )
+
+
+class PromptFile(Section):
+    """A prompt kept in a file of its own."""
+
+    file: str = Field(min_length=1, description="The file, relative to configs/prompts/.", examples=["classify.txt"])
+
+
+Text = Annotated[str | PromptFile, BeforeValidator(_text_or_file)]
+
+
+class Message(Section):
+    """One message of the prompt."""
+
+    role: Literal["system", "developer", "user", "assistant"] = Field(
+        description="Who says it: system, developer, user or assistant.", examples=["user"]
+    )
+    content: Text = Field(
+        description="What is said: a Jinja2 template, or {file: NAME} for one in configs/prompts/.",
+        examples=["Title: {{ title }}"],
+    )
+
+
+class PromptSpec(Section):
+    """What the model is asked: `user` (with or without `system`), or `messages`."""
+
+    system: Text | None = Field(
+        default=None,
+        description="The instructions: a Jinja2 template, or {file: NAME} for one in configs/prompts/.",
+        examples=["You sort scientific papers."],
+    )
+    user: Text | None = Field(
+        default=None,
+        description="The question about one row: a Jinja2 template, or {file: NAME} for one in configs/prompts/.",
+        examples=["Title: {{ title }}"],
+    )
+    messages: Many[Message] | None = Field(
+        default=None,
+        min_length=1,
+        validate_default=True,
+        description="The whole conversation, in place of `system` and `user`.",
+        examples=[[{"role": "user", "content": "Title: {{ title }}"}]],
+    )
+
+    @field_validator("messages")
+    @classmethod
+    def _one_way(cls, messages: tuple[Message, ...] | None, info: ValidationInfo) -> tuple[Message, ...] | None:
+        if "system" not in info.data or "user" not in info.data:
+            return messages  # one of them is wrong, and said so
+        if messages is None and info.data["user"] is None:
+            complain([Finding("`prompt` needs `user`, or `messages`", whole=True)])
+        if messages is not None:
+            given = [key for key in ("system", "user") if info.data[key] is not None]
+            if given:
+                complain([Finding(f"and {listed(given)} exclude each other", on_key=True, hint="keep one of them")])
+        return messages
+
+
+class OutputSpec(Section):
+    """What an answer must look like: one of `labels`, the fields of `schema`, or plain text."""
+
+    labels: Annotated[Many[str], AfterValidator(_names)] | None = Field(
+        default=None,
+        min_length=2,
+        description="The answer is one of these. At least two, all different.",
+        examples=[["positive", "negative", "neutral"]],
+    )
+    strict: bool = Field(
+        default=True,
+        description=(
+            "Have the server enforce the schema exactly. Then every object in the schema needs "
+            "`additionalProperties: false` and must require all its properties."
+        ),
+    )
+    json_schema: dict[str, Any] | str | None = Field(
+        default=None,
+        alias="schema",
+        description=(
+            "The answer is an object that fits this JSON Schema: the schema itself, or a .json file relative to the "
+            "project root. Its properties become the columns of the output."
+        ),
+        examples=["configs/paper.json"],
+    )
+    column: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The column for the answer. Default: `label` with labels, `response` for plain text.",
+        examples=["topic"],
+    )
+    rows_per_part: int = Field(
+        default=5000, ge=1, description="How many input rows each Parquet file of the output covers."
+    )
+
+    @field_validator("json_schema", mode="before")
+    @classmethod
+    def _schema(cls, schema: object, info: ValidationInfo) -> object:
+        if schema is None:
+            return None
+        if not isinstance(schema, Mapping | str):
+            complain([Finding(f"must be a JSON Schema or the path of a .json file, got {say(schema)}")])
+        findings = []
+        if info.data.get("labels") is not None:
+            hint = "labels make their own schema; keep one of them"
+            findings.append(Finding("and `output.labels` exclude each other", on_key=True, hint=hint))
+        if isinstance(schema, str) and not schema.lower().endswith(".json"):
+            findings.append(Finding(f"must be a JSON Schema or the path of a .json file, got {say(schema)}"))
+        if isinstance(schema, Mapping):
+            findings += schema_findings(schema, strict=info.data.get("strict", True))
+        complain(findings)
+        return schema
+
+    @field_validator("column")
+    @classmethod
+    def _column(cls, column: str | None, info: ValidationInfo) -> str | None:
+        findings = []
+        if column is not None and column.startswith("_"):
+            hint = "names that begin with an underscore are the runner's own"
+            findings.append(Finding(f"must not begin with an underscore, got {say(column)}", hint=hint))
+        if column is not None and info.data.get("json_schema") is not None:
+            hint = "each property of the schema is a column by its own name"
+            findings.append(Finding("has no meaning with `output.schema`", hint=hint, on_key=True))
+        complain(findings)
+        return column
+
+
+class LimitsSpec(Section):
+    """How fast the run may go."""
+
+    concurrency: Annotated[int | None, Hint(f"leave the key out for {DEFAULT_CONCURRENCY}")] = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description=f"How many requests may be in flight. Default: what the endpoint says, else {DEFAULT_CONCURRENCY}.",
+        examples=[64],
+    )
+    requests_per_minute: Annotated[float | None, Hint("leave the key out for no limit")] = Field(
+        default=None,
+        gt=0,
+        description="Requests started per minute. Default: what the endpoint says, else no limit.",
+        examples=[3000],
+    )
+    tokens_per_minute: Annotated[float | None, Hint("leave the key out for no limit")] = Field(
+        default=None,
+        gt=0,
+        description="Tokens per minute, input and output. Default: what the endpoint says, else no limit.",
+        examples=[1_000_000],
+    )
+
+
+class RetrySpec(Section):
+    """How often and how long a request is tried."""
+
+    max_attempts: Annotated[int, Hint("1 sends each request once")] = Field(
+        default=6, ge=1, description="How often a request may be sent."
+    )
+    invalid_attempts: Annotated[int, Hint("1 asks once")] = Field(
+        default=3, ge=1, description="How often an answer that does not fit may be asked for. Each one is paid for."
+    )
+    timeout_s: float = Field(default=60, gt=0, description="How long one attempt may take, in seconds.")
+    deadline_s: float = Field(
+        default=600, gt=0, description="How long a row may take with all its attempts, in seconds."
+    )
+
+
+class StopSpec(Section):
+    """When to give up on the whole run."""
+
+    max_error_rate: Annotated[float | None, Hint("`null` never stops; 0.5 stops when half of the rows fail")] = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Stop when more than this share of the rows failed; `null`: never.",
+        examples=[0.2],
+    )
+    after: int = Field(default=100, ge=1, description="Look at the error rate only after this many rows.")

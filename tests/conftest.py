@@ -1,0 +1,22 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from project import Project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[..., Project]:
+    """Make a project: `project(base_url, rows=100, **changes_of_the_job)`."""
+
+    def make(base_url: str | None = None, *, rows: int | list[dict[str, Any]] = 100, **job: Any) -> Project:
+        made = Project(tmp_path / "project", base_url, **job)
+        made.rows(rows)
+        return made
+
+    return make

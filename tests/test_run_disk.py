@@ -1,0 +1,150 @@
+"""A disk that fails, and files that are not what they were: one clear message, and nothing that was done is lost."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from project import Project, parts, simulator, until
+
+from runner.simulator import SimulatorProcess
+
+Make = Callable[..., Project]
+
+
+@pytest.fixture
+def server() -> Iterator[SimulatorProcess]:
+    with simulator(latency_s=0.02) as started:
+        yield started
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 6 MB; the ballast alone takes 4 of them."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a file system")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk(project: Make, server: SimulatorProcess, small_disk: Path) -> None:
+    rows = [{"id": f"r{i:05d}", "text": f"row {i} " + "x" * 12_000} for i in range(400)]
+    here = project(server.base_url, rows=rows, output={"rows_per_part": 400})
+    done = here.run("--output", small_disk, exits=4)
+    assert "error: cannot write results: No space left on device" in done.error
+    assert "hint: make room" in done.error
+    run = (small_disk / "job" / "latest").resolve()
+    assert here.runner("resume", run, exits=4).error.startswith("error: cannot write")
+    asked = server.stats()["requests"]
+    assert asked < 400, "it stopped when the disk was full"
+    moved = here.folder / "outputs" / "job" / "latest"
+    shutil.copytree(run, moved)
+    here.runner("resume", moved, "-q")
+    assert server.stats()["extra_answers"] == 0, "the space kept back was enough for what was in flight"
+    here.assert_whole(400)
+
+
+def test_a_disk_that_is_full_when_a_part_is_sealed(project: Make, server: SimulatorProcess) -> None:
+    """A limit on the size of files stands for it: the journals fit, and the last part does not."""
+    rows = [{"id": f"r{i:05d}", "text": os.urandom(30_000).hex()} for i in range(100)]  # nothing to compress
+    here = project(server.base_url, rows=rows, output={"rows_per_part": 100})
+    limit = 4 << 20
+    done = here.run(exits=4, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert "error: cannot write results: " in done.error
+    assert "File too large" in done.error
+    stats = server.stats()
+    here.runner("resume", "-q")
+    assert server.stats()["extra_answers"] <= 8
+    assert server.stats()["requests"] >= stats["requests"]
+    here.assert_whole(100)
+
+
+@pytest.mark.parametrize("place", ["a file", "no folder can be made there"])
+def test_an_output_folder_that_cannot_be(project: Make, place: str) -> None:
+    here = project(rows=3)
+    outputs = here.rows_file if place == "a file" else Path("/proc/outputs")
+    done = here.run("--output", outputs, exits=4)
+    assert done.error.startswith("error: cannot write results: ")
+    assert f"  --> {outputs}" in done.error
+
+
+def test_a_run_folder_that_is_deleted_meanwhile(project: Make, server: SimulatorProcess) -> None:
+    here = project(server.base_url, rows=200)
+    working = here.start("run", here.job_file)
+    until(lambda: server.stats()["statuses"].get("200", 0) >= 20)
+    shutil.rmtree(here.latest)
+    done = here.end(working, exits=4)
+    assert "cannot write results: No such file or directory" in done.error
+
+
+@pytest.mark.parametrize("harm", ["deleted", "cut"])
+def test_an_input_that_changes_meanwhile(project: Make, server: SimulatorProcess, harm: str) -> None:
+    here = project(server.base_url, rows=[{"id": f"r{i:05d}", "text": f"row {i} " + "x" * 2000} for i in range(400)])
+    before = here.rows_file.read_bytes()
+    working = here.start("run", here.job_file)
+    until(lambda: server.stats()["statuses"].get("200", 0) >= 20)
+    if harm == "deleted":
+        here.rows_file.unlink()
+    else:
+        os.truncate(here.rows_file, len(before) * 2 // 3 + 99)
+    done = here.end(working, exits=4)
+    assert "error: the input changed while it was read: rows.jsonl" in done.error
+    assert "hint: put the old file back" in done.error
+    here.rows_file.write_bytes(before)
+    here.runner("resume", "-q")
+    assert server.stats()["extra_answers"] == 0
+    here.assert_whole(400)
+
+
+def test_files_of_a_run_that_are_damaged(project: Make) -> None:
+    """One run, from one damage to the next."""
+    with simulator(quota_after=70) as broke:
+        here = project(broke.base_url)
+        here.run("-q", exits=4)
+    run = here.latest
+    journal = run / "journal-00001.jsonl"
+    good = journal.read_bytes()
+    lines = good.splitlines(keepends=True)
+    with simulator() as server:
+        here.endpoint["base_url"] = server.base_url
+        here.change()
+
+        def refused(said: str, where: str, exits: int) -> None:
+            done = here.runner("resume", run, exits=exits)
+            assert said in done.error
+            assert where in done.error
+            assert "hint: " in done.error
+            assert server.stats()["requests"] == 0
+
+        # the endpoint's address may change between sessions: it is not in the job
+        journal.write_bytes(b"".join([*lines[:3], b"\0garbage\n", *lines[4:]]))
+        refused("this line of the journal is damaged", f"{journal}:4", 4)
+        journal.write_bytes(good)
+        manifest = (run / "run.json").read_bytes()
+        for wrong in (b"{}", manifest.replace(b'arrow_schema": "', b'arrow_schema": "x')):
+            (run / "run.json").write_bytes(wrong)
+            refused("this run.json cannot be read", str(run / "run.json"), 2)
+        assert "unreadable" in here.runner("runs").stdout
+        (run / "run.json").write_bytes(manifest)
+        part = parts(run)[0]
+        sealed = part.read_bytes()
+        part.write_bytes(sealed[: len(sealed) // 2])
+        refused("this part cannot be read", str(part), 4)
+        part.write_bytes(sealed)
+        here.runner("resume", run, "-q")
+        assert server.stats()["requests"] == 30
+    here.assert_whole(100)

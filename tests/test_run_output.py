@@ -1,0 +1,169 @@
+"""What a run leaves: columns, order, types, exports, listings, and every exit code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from project import LABELS, Project, parts, simulator
+
+Make = Callable[..., Project]
+
+OWN = """
+    _index _id _model _status _error_type _error _finish_reason _raw _attempts _queued_at _started_at _finished_at
+    _throttle_s _backoff_s _latency_s _total_s _server_ms _input_tokens _cached_tokens _output_tokens _reasoning_tokens
+    _cost_usd _request_id _endpoint _fingerprint
+""".split()  # noqa: SIM905 - as the design page lists them
+TIME = pa.timestamp("us", tz="UTC")
+TYPES = {
+    "_index": pa.int64(), "_attempts": pa.int32(), "_queued_at": TIME, "_started_at": TIME, "_finished_at": TIME,
+    "_throttle_s": pa.float64(), "_backoff_s": pa.float64(), "_latency_s": pa.float64(), "_total_s": pa.float64(),
+    "_server_ms": pa.float64(), "_cost_usd": pa.float64(),
+    **{f"_{kind}_tokens": pa.int64() for kind in ("input", "cached", "output", "reasoning")},
+}  # fmt: skip
+
+
+def test_a_whole_run_as_a_user_sees_it(project: Make) -> None:
+    odd = 'a "quoted", {{ x }} %s \\alpha\nnew line\r\u2028é'
+    rows = [{"id": i // 2, "text": odd if i == 7 else f"row {i}", "tags": ["a", i], "half": i / 2} for i in range(23)]
+    with simulator(latency_s=0.01) as server:
+        here = project(
+            server.base_url,
+            rows=rows,
+            input={"offset": 3, "limit": 15},
+            output={"rows_per_part": 5},
+            limits={"requests_per_minute": 1200, "concurrency": 4},
+        )
+        quiet = here.run("--quiet")
+        assert (quiet.stdout, quiet.stderr) == ("", "")
+        assert server.stats()["requests"] == 15
+    run, table = here.latest, here.table()
+
+    # columns, order, types
+    assert table.schema.names == ["id", "text", "tags", "half", "label", *OWN]
+    assert {name: table.schema.field(name).type for name in OWN} == {n: TYPES.get(n, pa.string()) for n in OWN}
+    assert table.column("_index").to_pylist() == list(range(3, 18))
+    assert table.column("_id").to_pylist() == [str(i // 2) for i in range(3, 18)]
+    assert table.column("id").type == pa.int64()
+    assert table.column("half").to_pylist() == [i / 2 for i in range(3, 18)]
+    assert table.column("text")[4].as_py() == odd
+    assert set(table.column("label").to_pylist()) <= set(LABELS)
+    assert set(table.column("_endpoint").to_pylist()) == {"there"}
+    assert all(len(set(table.column(name).to_pylist())) == 15 for name in ("_request_id", "_fingerprint"))
+    assert sum(table.column("_throttle_s").to_pylist()) > 0.5, "20 a second, and 15 rows"
+    assert set(table.column("_backoff_s").to_pylist()) == {0.0}
+    assert set(table.column("_attempts").to_pylist()) == {1}
+
+    # parts and their metadata
+    assert [part.name for part in parts(run)] == [f"part-{number:05d}.parquet" for number in range(4)]
+    about = [json.loads(pq.read_metadata(part).metadata[b"runner"]) for part in parts(run)]
+    assert [each["rows"] for each in about] == [2, 5, 5, 3]
+    assert {(each["run"], each["job"], each["rehearsal"]) for each in about} == {(run.name, "job", False)}
+    assert (here.folder / "outputs" / "job" / "latest").readlink().name == run.name
+
+    # the manifest, and what the commands say of it
+    manifest = here.manifest()
+    assert (manifest["status"], manifest["input"]["rows"], manifest["input"]["repeated_ids"]) == ("finished", 15, 7)
+    assert manifest["summary"]["ok"] == 15
+    assert manifest["summary"]["timing"]["wall_s"] > 0.5
+    assert 0 < manifest["sessions"][0]["use"]["requests_per_minute"] <= 1
+    [listed] = json.loads(here.runner("runs", "--json").stdout)
+    assert (listed["run"], listed["status"], listed["ok"], listed["rows"]) == (
+        f"outputs/job/{run.name}",
+        "finished",
+        15,
+        15,
+    )
+    shown = here.runner("show").stdout
+    for said in (
+        "finished",
+        "15 ok, 0 failed",
+        "7 rows repeat the id",
+        "rows.jsonl",
+        "gpt-6-luna at there",
+        "4 sealed",
+    ):
+        assert said in shown
+
+    # exports round-trip
+    exported = [json.loads(line) for line in here.runner("export", "--format", "jsonl").stdout.split("\n")[:-1]]
+    plain = table.to_pylist()
+    for row, expected in zip(exported, plain, strict=True):
+        assert row["text"] == expected["text"]
+        assert row["tags"] == ["a", expected["_index"]]
+        assert row["_started_at"] == expected["_started_at"].isoformat()
+        assert {k: row[k] for k in ("id", "half", "label", "_cost_usd")} == {
+            k: expected[k] for k in ("id", "half", "label", "_cost_usd")
+        }
+    here.runner("export", "--format", "csv", "--to", here.folder / "rows.csv")
+    text = (here.folder / "rows.csv").read_bytes().decode()
+    cells = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [row["text"] for row in cells] == [row["text"] for row in plain]
+    assert [json.loads(row["tags"]) for row in cells] == [["a", index] for index in range(3, 18)]
+    assert here.runner("export", "--to", "/proc/none/rows.csv", exits=2).error.startswith("error: cannot write")
+    assert not list(here.folder.rglob("*.tmp"))
+
+
+def test_json_is_the_record(project: Make) -> None:
+    here = project(rows=5)
+    done = here.run("--json")
+    record = json.loads(done.stdout)
+    assert (record["status"], record["exit_code"], record["summary"]["ok"]) == ("finished", 0, 5)
+    assert record["rehearsal"] is True
+    assert record["folder"] == str(here.folder / "outputs" / "job" / record["run"])
+    assert record["run"].endswith("-rehearsal")
+
+
+def test_an_empty_input_is_a_finished_run(project: Make) -> None:
+    here = project(rows=0)
+    assert "none: the input is empty" in here.run().stdout
+    assert here.manifest()["status"] == "finished"
+    assert here.runner("export").stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("how", ["fail", "error_row", "skip"])
+def test_bad_rows(project: Make, how: str) -> None:
+    here = project(rows=[{"id": "r00000", "text": "a"}, {"id": "r00001"}, {"id": "r00002", "text": "c"}])
+    with here.rows_file.open("a", encoding="utf-8") as file:
+        file.write('{"id": "r00003", broken\n')
+    here.change(input={"on_bad_row": how})
+    done = here.run(exits={"fail": 2, "error_row": 3, "skip": 0}[how])
+    if how == "fail":
+        assert "2 rows of the input are bad" in done.error
+        assert "rows.jsonl:2" in done.error
+        assert "rows.jsonl:4" in done.error
+        assert not (here.folder / "outputs" / "job").exists()
+        return
+    rows = here.table().to_pylist()
+    assert [row["_index"] for row in rows] == ([0, 2] if how == "skip" else [0, 1, 2, 3])
+    if how == "skip":
+        assert "2 bad ones left out" in done.stdout
+        return
+    assert [row["_error_type"] for row in rows] == [None, "bad_row", None, "bad_row"]
+    assert rows[1]["_error"].startswith("rows.jsonl:2: ")
+    assert [row["_attempts"] for row in rows] == [1, 0, 1, 0]
+
+
+def test_each_exit_code_that_no_other_test_shows(project: Make) -> None:
+    """0 and 3, 4, 5, 130 are shown by the others: here 1, a bug, and 2, wrong use."""
+    here = project(rows=3)
+    program = (
+        "import sys; from runner import app, cli\n"
+        "def start(*_, **__): raise ZeroDivisionError('a bug')\n"
+        "app.start = start; sys.argv = ['runner', 'run', 'job.yaml']; cli.main()"
+    )
+    bug = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=here.folder)
+    assert bug.returncode == 1
+    assert "ZeroDivisionError: a bug" in bug.stderr
+    here.job["modle"] = here.job.pop("model")
+    here.change()
+    assert "did you mean `model`?" in here.run(exits=2).stderr
+    assert here.runner("rnu", exits=2).error.startswith("error: No such command 'rnu'")
+    assert "there are no runs yet" in here.runner("show", exits=2).error

@@ -1,0 +1,138 @@
+"""The store: each row once, sealed parts, and a disk that fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from stored import OUTPUT, failed, finish, items, names, ok, store, table
+
+from runner import parts
+from runner.errors import FatalError
+from runner.records import BadRow, Item
+from runner.summary import summarize
+
+
+def test_parts_cover_fixed_ranges_and_say_what_they_are(tmp_path: Path) -> None:
+    assert finish(tmp_path, 10, "first") == list(range(10))
+    assert [pq.read_metadata(part).num_rows for part in sorted(tmp_path.glob("part-*"))] == [4, 4, 2]
+    about = parts.about(tmp_path / "part-00002.parquet")
+    assert (about["run"], about["rows"], about["failed"]) == ("a-run", 2, 0)
+    assert about["timing"]["latency_p50_s"] == pytest.approx(0.1, rel=0.01)
+    assert pq.read_schema(tmp_path / "part-00000.parquet").remove_metadata() == OUTPUT.schema
+
+
+def test_a_straggler_holds_back_only_its_own_part(tmp_path: Path) -> None:
+    with store(tmp_path) as opened:
+        for item in opened.missing(items(12)):
+            assert item is not None
+            if item.index == 5:
+                straggler = item
+            else:
+                opened.append(ok(item))
+        opened.sync()
+        assert sorted(path.name for path in tmp_path.glob("[jp]*")) == [
+            "journal-00001.jsonl",
+            "part-00000.parquet",
+            "part-00002.parquet",
+        ]
+        opened.append(ok(straggler))
+    assert [row["_index"] for row in table(tmp_path)] == list(range(12))
+
+
+def test_rows_that_were_left_out_are_no_rows(tmp_path: Path) -> None:
+    def some() -> list[Item | BadRow]:
+        return [item for item in items(12) if item.index in (0, 3, 9)]
+
+    with store(tmp_path) as opened:
+        for item in opened.missing(some()):
+            assert item is not None
+            opened.append(ok(item))
+    assert names(tmp_path) == ["part-00000.parquet", "part-00002.parquet"]
+    with store(tmp_path) as opened:
+        assert opened.found == 3
+        assert list(opened.missing(some())) == []
+
+
+def test_a_retry_gives_out_failed_rows_but_not_bad_input(tmp_path: Path) -> None:
+    with store(tmp_path) as opened:
+        for item in opened.missing(items(4)):
+            assert item is not None
+            kinds = {1: "server_error", 2: "bad_row"}
+            opened.append(failed(item, kinds[item.index]) if item.index in kinds else ok(item))
+    assert finish(tmp_path, 4, "again", retry=True) == [1]
+    assert [row["_raw"] for row in table(tmp_path)] == ["first", "again", "first", "first"]
+
+
+def test_an_unfinished_retry_is_merged_when_it_ends(tmp_path: Path) -> None:
+    with store(tmp_path) as opened:
+        for item in opened.missing(items(8)):
+            assert item is not None
+            opened.append(failed(item))
+    assert finish(tmp_path, 8, "again", retry=True, only=[1, 2]) == list(range(8))
+    assert [row["_raw"] == "again" for row in table(tmp_path)] == [i in (1, 2) for i in range(8)]
+    assert names(tmp_path) == ["part-00000.parquet", "part-00001.parquet"]
+
+
+def test_the_journal_beside_a_damaged_part_is_kept(tmp_path: Path) -> None:
+    finish(tmp_path, 4, "first", only=range(3))
+    (tmp_path / "part-00000.parquet").write_bytes(b"PAR1 damaged")
+    with pytest.raises(FatalError, match="this part cannot be read") as caught:
+        store(tmp_path)
+    assert caught.value.where == str(tmp_path / "part-00000.parquet")
+    (tmp_path / "part-00000.parquet").unlink()  # as the hint says
+    assert finish(tmp_path, 4, "second") == [3]
+
+
+def test_a_part_damaged_inside_is_named(tmp_path: Path) -> None:
+    finish(tmp_path, 4, "first")
+    path = tmp_path / "part-00000.parquet"
+    content = bytearray(path.read_bytes())
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    content[4:footer] = b"\xff" * (footer - 4)
+    path.write_bytes(content)
+    with pytest.raises(FatalError, match="this part cannot be read"):
+        list(parts.tables(path, 10))
+    with pytest.raises(FatalError, match="this part cannot be read"):
+        summarize(tmp_path, OUTPUT.schema, 1.0)
+
+
+def test_a_journal_beside_its_part_is_not_counted_twice(tmp_path: Path) -> None:
+    finish(tmp_path, 6, "first", only=range(5))
+    beside = (tmp_path / "journal-00001.jsonl").read_bytes()
+    (tmp_path / "journal-00000.jsonl").write_bytes(beside)
+    (tmp_path / "journal-00001.jsonl").write_bytes(beside + b'{"_index":5,')
+    assert summarize(tmp_path, OUTPUT.schema, 1.0)["rows"] == 5
+
+
+def test_a_seal_that_fails_is_a_failure_and_keeps_the_journal(tmp_path: Path) -> None:
+    with store(tmp_path) as opened:
+        for item in opened.missing(items(4)):
+            assert item is not None
+            opened.append(ok(item))
+            (tmp_path / "part-00000.parquet.tmp").mkdir(exist_ok=True)  # nothing can be written there
+    assert opened.failure is not None
+    assert opened.failure.kind == "disk"
+    (tmp_path / "part-00000.parquet.tmp").rmdir()
+    assert finish(tmp_path, 4, "second") == []
+    assert [row["_raw"] for row in table(tmp_path)] == ["first"] * 4
+
+
+def test_a_bug_while_sealing_does_not_pass_unseen(tmp_path: Path) -> None:
+    opened = store(tmp_path)
+    for item in opened.missing(items(4)):
+        assert item is not None
+        result = ok(item)
+        result.error_type, result.error = "a kind", 5  # type: ignore[assignment] - no text, so it fits no column
+        opened.append(result)
+    with pytest.raises(TypeError):
+        opened.close()
+    assert names(tmp_path) == ["journal-00000.jsonl"]
+
+
+def test_an_empty_input_makes_no_part(tmp_path: Path) -> None:
+    assert finish(tmp_path, 0, "first") == []
+    assert names(tmp_path) == []
+    assert json.dumps(summarize(tmp_path, OUTPUT.schema, 0.0))
