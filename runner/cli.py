@@ -15,7 +15,8 @@ from runner import __version__
 from runner.errors import Exit, RunnerError, SpecError
 
 if TYPE_CHECKING:
-    from runner.app import Console, Outcome
+    from runner.execution import Outcome
+    from runner.progress import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -244,7 +245,7 @@ def _find(name: str | None, outputs: Path | None) -> Path:
 
 
 def _console(quiet: bool, as_json: bool) -> Console:
-    from runner.app import Console, is_terminal
+    from runner.progress import Console, is_terminal
 
     return Console(quiet=quiet, live=is_terminal() and not as_json)
 
@@ -255,7 +256,8 @@ def _show_outcome(outcome: Outcome, quiet: bool, as_json: bool) -> int:
     from runner.report import report
 
     if outcome.idle and not quiet and not as_json:
-        click.echo(f"nothing to do: every row of {outcome.folder.name} has its result; `runner show` tells more")
+        more = "`runner retry` sends the failed ones again" if outcome.exit_code else "`runner show` tells more"
+        click.echo(f"nothing to do: every row of {outcome.folder.name} has a result; {more}")
         return outcome.exit_code
     if outcome.stopped_by is not None:
         _say_error(outcome.stopped_by)
@@ -286,7 +288,7 @@ def main() -> None:
         click.echo("hint: `runner --help` lists the commands, `runner COMMAND --help` its options", err=True)
         code = Exit.USAGE
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted before anything was sent", err=True)
+        click.echo("interrupted", err=True)
         code = Exit.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more; that is fine

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from runner.stats import Stats
 
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 _COLUMNS = ["_index", "_status", "_error_type"]
+_SUMMED = ["_index", "_finished_at", "_attempts", "_cost_usd"]
+_SUMMED += [f"_{kind}_tokens" for kind in ("input", "cached", "output", "reasoning")]
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -82,11 +85,20 @@ def _merged(path: Path, schema: pa.Schema, newer: dict[int, dict[str, Any]]) -> 
             with _reading(path):
                 table = part.read_row_group(group)
             indexes = table.column("_index")
-            replaced = [newer[i] for i in indexes.to_pylist() if i in newer]
+            again = pc.is_in(indexes, value_set=pa.array(list(newer), pa.int64()))
+            replaced = [_summed(newer[row["_index"]], row) for row in table.filter(again).select(_SUMMED).to_pylist()]
             if replaced:
-                old = table.filter(pc.invert(pc.is_in(indexes, value_set=pa.array(list(newer), pa.int64()))))
+                old = table.filter(pc.invert(again))
                 table = pa.concat_tables([old.cast(schema), to_table(replaced, schema)]).sort_by("_index")
             yield table
+
+
+def _summed(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+    """Add what the earlier attempts of a row took to its new result, once: a merge may be repeated after a crash."""
+    if old["_finished_at"] == datetime.fromtimestamp(0, UTC) + timedelta(microseconds=new["_finished_at"]):
+        return {**new, **{name: old[name] for name in _SUMMED[2:]}}
+    sums = {name: (new.get(name) or 0) + old[name] for name in _SUMMED[2:] if old[name] is not None}
+    return {**new, **sums}
 
 
 def _write(path: Path, schema: pa.Schema, tables: Iterator[pa.Table], metadata: Mapping[str, Any]) -> None:

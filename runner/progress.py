@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from dataclasses import dataclass
@@ -175,6 +176,28 @@ class NoDisplay:
 
     def close(self) -> None:
         pass
+
+
+@dataclass(frozen=True)
+class Console:
+    """How much to show.
+
+    Args:
+        live: a display that renews itself, for a terminal; otherwise plain lines.
+    """
+
+    quiet: bool = False
+    live: bool = False
+
+    def open(self, title: str, clock: Clock) -> Display:
+        if self.quiet:
+            return NoDisplay()
+        return LiveDisplay(title) if self.live else PlainDisplay(clock)
+
+
+def is_terminal() -> bool:
+    """Whether a display that renews itself makes sense."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def describe(moment: Moment) -> str:

@@ -45,6 +45,7 @@ ORDER = [
     {"call", "parts", "runs"},
     {"store", "summary", "strategies", "plan", "progress"},
     {"pipeline", "report", "export", "listing", "dry_run"},
+    {"execution", "connect", "event_loop", "steady"},
     {"app"},
     {"cli"},
 ]

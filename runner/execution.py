@@ -1,0 +1,190 @@
+"""One session of work on one run: everything it needs is made here, and how it went is written down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner import strategies
+from runner.call import Call
+from runner.clock import Clock
+from runner.connect import connected
+from runner.dataset.fingerprint import FileStamp
+from runner.errors import Exit, FatalError, RunnerError
+from runner.event_loop import run_loop, stop_on_signals
+from runner.limits import Limiter
+from runner.manifest import Manifest, Session, utc_text
+from runner.openai_client import Connection, open_client
+from runner.output import Output
+from runner.pipeline import Pipeline
+from runner.plan import Plan
+from runner.progress import Console, Progress
+from runner.records import BadRow, Item
+from runner.steady import steady
+from runner.stop import Stop
+from runner.store import ResultStore
+from runner.summary import summarize
+from runner.tally import Tally
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        stopped_by: why it ended early; None when it finished or was interrupted.
+        idle: there was nothing to do.
+    """
+
+    folder: Path
+    manifest: Manifest
+    exit_code: Exit
+    stopped_by: RunnerError | None = None
+    idle: bool = False
+
+
+class Execution:
+    """One session of work on one run."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        output: Output,
+        manifest: Manifest,
+        folder: Path,
+        console: Console,
+        clock: Clock,
+        *,
+        retry: bool = False,
+    ) -> None:
+        self._plan = plan
+        self._output = output
+        self._manifest = manifest
+        self._folder = folder
+        self._console = console
+        self._clock = clock
+        self._retry = retry
+        self._tally = Tally()
+        self._session = Session(utc_text(clock.now_us()), strategy=plan.job.spec.strategy, retry=retry)
+        self._stopped_by: RunnerError | None = None
+        self._interrupted = False
+        self._complete = False
+
+    def run(self) -> Outcome:
+        """Work, and write down how it went, whatever happens."""
+        limits = self._plan.job.limits
+        self._session.limits = limits.model_dump(exclude_none=True)
+        self._manifest.status = "running"
+        self._manifest.sessions.append(self._session)
+        self._manifest.save(self._folder)
+        try:
+            with connected(self._plan.job) as connection:
+                began = self._clock.steady_s()
+                try:
+                    run_loop(lambda: self._work(connection))
+                finally:
+                    self._close_session(self._clock.steady_s() - began)
+        except RunnerError as error:
+            self._stopped_by = error
+        return self._finish()
+
+    async def _work(self, connection: Connection) -> None:
+        plan, job, tally, clock = self._plan, self._plan.job, self._tally, self._clock
+        limits = job.limits
+        concurrency = limits.concurrency or 1
+        stop = Stop()
+        limiter = Limiter(limits.requests_per_minute, limits.tokens_per_minute, stop.waiting)
+        client = open_client(
+            connection, plan.dialect.path, concurrency=concurrency, transport=job.spec.transport, clock=clock
+        )
+        call = Call(
+            client, limiter, plan.dialect, plan.answer, plan.tariff, job.spec.retry, stop, tally, clock,
+            endpoint=job.endpoint.name, max_output_tokens=plan.builder.max_output_tokens,
+        )  # fmt: skip
+        metadata = {"run": self._manifest.run, "job": self._manifest.job, "rehearsal": self._manifest.rehearsal}
+        display = self._console.open(self._title(), clock)
+        try:
+            with ResultStore(
+                self._folder, self._output, job.spec.output.rows_per_part, metadata, retry=self._retry
+            ) as store:
+                total = store.found_failed if self._retry else self._manifest.input["rows"]
+                found = (0, 0) if self._retry else (store.found, store.found_failed)
+                progress = Progress(display, clock, total, *found, concurrency)
+                pipeline = Pipeline(
+                    self._rows(), plan.builder, store, strategies.load(job.spec.strategy)(concurrency), call, stop,
+                    tally, clock, rule=None if self._retry else job.spec.stop,
+                    show=lambda tally: progress.show(tally, limiter.paused_s()),
+                )  # fmt: skip
+                with stop_on_signals(stop, display.note, asyncio.current_task()):
+                    await pipeline.run()
+            done = store.found + tally.done
+            self._complete = not stop.requested if self._retry else done >= self._manifest.input["rows"]
+            self._complete = self._complete and store.failure is None
+            self._stopped_by = store.failure or stop.reason
+            self._interrupted = stop.requested and self._stopped_by is None
+        finally:
+            display.close()
+            await client.close()
+
+    def _rows(self) -> Iterator[Item | BadRow]:
+        stamps = [FileStamp(**stamp) for stamp in self._manifest.input["files"]]
+        return steady(self._plan.rows(), self._manifest.input["rows"], stamps, self._plan.job.root, self._clock)
+
+    def _title(self) -> str:
+        return self._manifest.job + (" (rehearsal)" if self._manifest.rehearsal else "")
+
+    def _close_session(self, wall_s: float) -> None:
+        session, tally, limits = self._session, self._tally, self._plan.job.limits
+        session.finished_at = utc_text(self._clock.now_us())
+        session.wall_s = round(wall_s, 3)
+        session.rows = tally.done
+        session.attempts = tally.attempts
+        session.max_in_flight = tally.max_in_flight
+        session.rate_limited = tally.rate_limited
+        minutes = wall_s / 60
+        if limits.concurrency:
+            session.use["concurrency"] = round(tally.busy_s / (wall_s * limits.concurrency), 4)
+        if limits.requests_per_minute:
+            share = tally.attempts / (minutes * limits.requests_per_minute)
+            session.use["requests_per_minute"] = round(min(1.0, share), 4)  # the first burst shows in a short run
+        if limits.tokens_per_minute:
+            tokens = tally.input_tokens + tally.output_tokens
+            session.use["tokens_per_minute"] = round(min(1.0, tokens / (minutes * limits.tokens_per_minute)), 4)
+
+    def _finish(self) -> Outcome:
+        manifest = self._manifest
+        manifest.stopped_by = None
+        if self._complete:
+            manifest.status = self._session.ended = "finished"
+        elif self._interrupted:
+            manifest.status = self._session.ended = "interrupted"
+        else:
+            manifest.status = "stopped"
+            reason = self._stopped_by
+            self._session.ended = reason.kind if isinstance(reason, FatalError) else "error"
+            if reason is not None:
+                manifest.stopped_by = {"kind": self._session.ended, "message": reason.message, "hint": reason.hint}
+        wall_s = sum(session.wall_s for session in manifest.sessions)
+        manifest.summary = summarize(self._folder, manifest.schema, wall_s, _counted_column(self._plan))
+        with suppress(OSError):  # on a full disk the rows matter; the summary can be made again
+            manifest.save(self._folder)
+        return Outcome(self._folder, manifest, self._exit_code(), None if self._complete else self._stopped_by)
+
+    def _exit_code(self) -> Exit:
+        if self._interrupted and not self._complete:
+            return Exit.INTERRUPTED
+        if not self._complete:
+            return Exit.STOPPED  # whatever the reason: what is done is kept
+        return finished_code(self._manifest)
+
+
+def finished_code(manifest: Manifest) -> Exit:
+    """Return the exit code of a run that has a result for every row."""
+    return Exit.SOME_FAILED if manifest.summary["failed"] else Exit.OK
+
+
+def _counted_column(plan: Plan) -> str | None:
+    return plan.answer.fields[0].name if plan.job.spec.output.labels is not None else None
