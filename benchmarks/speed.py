@@ -13,7 +13,7 @@ from benchmarks.fast_server import fast_server
 from runner.simulator import SimulatorProcess, SimulatorSettings
 
 ROUNDS = 3
-ROWS = 50_000
+ROWS = 100_000
 BARE_ROWS = 3_000
 CONCURRENCY = 64
 

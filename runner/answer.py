@@ -68,9 +68,7 @@ class JsonAnswer:
 
     def read(self, text: str) -> dict[str, Any]:
         try:
-            value = json.loads(
-                text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_doubles
-            )
+            value = _decode(text)
         except (ValueError, RecursionError):
             raise InvalidReply(f"the answer is not JSON: {_short(text)}") from None
         if not self._validator.is_valid(value):
@@ -204,3 +202,8 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _short(text: str, limit: int = 200) -> str:
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+_decode = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_doubles
+).decode

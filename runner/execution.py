@@ -108,7 +108,12 @@ class Execution:
         display = self._console.open(self._title(), clock)
         try:
             with ResultStore(
-                self._folder, self._output, job.spec.output.rows_per_part, metadata, retry=self._retry
+                self._folder,
+                self._output,
+                job.spec.output.rows_per_part,
+                metadata,
+                retry=self._retry,
+                soon=asyncio.get_running_loop().call_soon,
             ) as store:
                 total = store.found_failed if self._retry else self._manifest.input["rows"]
                 found = (0, 0) if self._retry else (store.found, store.found_failed)

@@ -18,41 +18,55 @@ _INDEX = re.compile(rb'\{"_index":(\d+)[,}]')
 
 
 class Journal:
-    """Appends rows; each is with the operating system before `append` returns, so that a killed process loses none.
+    """Adds rows, and writes all that were added at once, whole lines or none.
+
+    What was written is with the operating system: a killed process does not lose it.
 
     Args:
-        path: created when missing.
-
-    Raises:
-        OSError: the file cannot be opened.
+        path: created when something is written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: int | None = None
+        self._lines: list[str] = []
         self._dirty = False
         self._closing = threading.Lock()  # a file is never synced while it is being closed
 
-    def append(self, row: dict[str, Any]) -> None:
-        """Write one row whole, or not at all.
+    @property
+    def written(self) -> bool:
+        """Whether every row that was added is in the file."""
+        return not self._lines
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row; it is kept by the next `write`."""
+        self._lines.append(_encode(row))
+
+    def write(self) -> None:
+        """Write the rows that were added.
 
         Raises:
-            OSError: it could not be written (the disk is full); the journal is as it was before.
+            OSError: they could not be written (the disk is full); the file is as it was, and they can be tried again.
         """
+        if not self._lines:
+            return
         if self._file is None:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        line = (_encode(row) + "\n").encode("ascii")
-        written = os.write(self._file, line)
-        if written != len(line):
-            self._finish_or_take_back(line, written)
+        self._lines.append("")
+        content = "\n".join(self._lines).encode("ascii")
+        self._lines.pop()
+        written = os.write(self._file, content)
+        if written != len(content):
+            self._finish_or_take_back(content, written)
+        self._lines.clear()
         self._dirty = True
 
-    def _finish_or_take_back(self, line: bytes, written: int) -> None:
+    def _finish_or_take_back(self, content: bytes, written: int) -> None:
         assert self._file is not None
         before = os.fstat(self._file).st_size - written
         try:
-            while written < len(line):
-                written += os.write(self._file, line[written:])
+            while written < len(content):
+                written += os.write(self._file, content[written:])
         except OSError:
             os.ftruncate(self._file, before)
             raise
@@ -68,7 +82,8 @@ class Journal:
             os.fsync(self._file)
 
     def close(self) -> None:
-        """Sync and close; a later `append` opens it again."""
+        """Write, sync and close; a later `write` opens it again."""
+        self.write()
         with self._closing:
             if self._file is not None:
                 self._sync()

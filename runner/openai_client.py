@@ -12,6 +12,7 @@ Two transports send the same bytes and raise the same errors:
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import math
 import urllib.request
@@ -216,7 +217,8 @@ def _sdk_client(connection: Connection, http_client: httpx2.AsyncClient, deploym
     base_url = httpx2.URL(connection.base_url)
     headers = {**_ACCEPT_ENCODING, **connection.headers}
     if base_url.userinfo:  # httpx2 would make this header of it; aiohttp refuses to be given a password and a key
-        headers["Authorization"] = aiohttp.encode_basic_auth(base_url.username, base_url.password)
+        login = f"{base_url.username}:{base_url.password}".encode()
+        headers["Authorization"] = "Basic " + base64.b64encode(login).decode()
         base_url = base_url.copy_with(userinfo=b"")
     common: dict[str, Any] = {
         "api_key": connection.api_key,

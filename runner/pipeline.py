@@ -148,6 +148,7 @@ class Pipeline:
         while True:
             await asyncio.sleep(_TICK_S)
             now = self._clock.steady_s()
+            self._store.write()  # what is shown as done is kept
             self._show(self._tally)
             if synced is None or now - synced >= _SYNC_S:
                 synced = now

@@ -41,6 +41,8 @@ class ResultStore:
     Args:
         folder: the run's folder.
         metadata: written into each part.
+        soon: calls a function soon, as an event loop's `call_soon` does: then the results of one turn of the loop are
+            written together. None: each is written before `append` returns.
         retry: give out the failed rows of sealed parts, and merge their new results in.
 
     Attributes:
@@ -59,6 +61,7 @@ class ResultStore:
         metadata: Mapping[str, Any],
         *,
         retry: bool = False,
+        soon: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self._folder = folder
         self._output = output
@@ -68,6 +71,8 @@ class ResultStore:
         self._open: dict[int, _OpenPart] = {}
         self._ballast = folder / ".ballast"
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="seal")
+        self._soon = soon
+        self._unwritten: dict[int, _OpenPart] = {}
         self._bug: BaseException | None = None
         self.found = 0
         self.found_failed = 0
@@ -166,39 +171,54 @@ class ResultStore:
             self._seal_if_complete(number, part)
 
     def append(self, result: Result) -> None:
-        """Store a result. When this returns, killing the process does not lose it.
+        """Store a result. Once it is written, killing the process does not lose it.
 
         Raises:
             FatalError: it could not be written, even with the space kept back for this.
         """
         number = result.item.index // self._rows_per_part
         part = self._open[number]
-        row = self._output.row(result)
-        try:
-            part.journal.append(row)
-        except OSError as error:
-            self._append_in_need(part, row, error)
+        part.journal.add(self._output.row(result))
         part.finished += 1
+        if self._soon is None:
+            self._unwritten[number] = part
+            self.write()
+            if self._unwritten and self.failure is not None:
+                raise self.failure
+        else:
+            if not self._unwritten:
+                self._soon(self.write)
+            self._unwritten[number] = part
         self._seal_if_complete(number, part)
         if len(self._open) > _OPEN_FILES:
             self._close_some(number)
 
-    def _append_in_need(self, part: _OpenPart, row: dict[str, Any], error: OSError) -> None:
-        self._fail(error)
-        try:
-            part.journal.append(row)
-        except OSError:
-            raise disk_error(error, self._folder) from error
+    def write(self) -> None:
+        """Write all results that were appended. A disk that fails is noted in `failure`."""
+        for number, part in list(self._unwritten.items()):
+            try:
+                part.journal.write()
+            except OSError as error:
+                self._fail(error)
+                try:
+                    part.journal.write()  # with the space that was kept back
+                except OSError:
+                    continue  # once more when the store is closed
+            del self._unwritten[number]
 
     def _close_some(self, but: int) -> None:
         """Keep few files open when a slow row holds many parts open; a closed journal opens again by itself."""
+        self.write()
         for number, part in self._open.items():
-            if number != but:
+            if number != but and part.journal.written:
                 part.journal.close()
 
     def _seal_if_complete(self, number: int, part: _OpenPart) -> None:
         if not part.passed or part.finished < part.expected:
             return
+        self.write()
+        if not part.journal.written:
+            return  # the disk failed, and the run ends
         del self._open[number]
         if part.expected == 0:
             return  # all its rows were left out
@@ -236,6 +256,7 @@ class ResultStore:
     def close(self) -> None:
         """Finish sealing and sync what stays open. Results of an unfinished retry are merged."""
         try:
+            self.write()
             for part in self._open.values():
                 part.journal.close()
             if self._retry:

@@ -19,7 +19,7 @@ from runner.journal import Journal
 def path(tmp_path: Path) -> Path:
     made = Journal(tmp_path / "journal-00000.jsonl")
     for index in (3, 1, 2):
-        made.append({"_index": index, "text": f"line {index}, \ud800 é \u2028"})
+        made.add({"_index": index, "text": f"line {index}, \ud800 é \u2028"})
     made.close()
     return made.path
 
@@ -36,7 +36,7 @@ def test_rows_come_back_in_order_and_as_they_were(path: Path) -> None:
 
 def test_of_two_lines_of_one_row_the_later_counts(path: Path) -> None:
     again = Journal(path)
-    again.append({"_index": 1, "text": "later"})
+    again.add({"_index": 1, "text": "later"})
     again.close()
     [rows] = journal.read(path)
     assert [row["text"] for row in rows if row["_index"] == 1] == ["later"]
@@ -51,7 +51,7 @@ def test_a_last_line_torn_at_any_byte_is_cut_off(path: Path) -> None:
         assert journal.repair(path) == {1, 3}
         assert path.read_bytes() == whole[:last]
         again = Journal(path)
-        again.append({"_index": 2})
+        again.add({"_index": 2})
         again.close()
         assert indexes(path) == [1, 2, 3]
     path.write_bytes(whole)
@@ -81,7 +81,7 @@ def test_a_line_that_does_not_fit_is_taken_back_whole(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from runner.journal import Journal\n"
         "journal = Journal(Path(sys.argv[1]))\n"
         "for index in range(100):\n"
-        "    try: journal.append({'_index': index, 'text': 'x' * 77})\n"
+        "    try: journal.add({'_index': index, 'text': 'x' * 77}); journal.write()\n"
         "    except OSError as error: print(index, error.strerror); break\n"
     )
     limit = 1000

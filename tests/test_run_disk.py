@@ -68,7 +68,8 @@ def test_a_disk_that_is_full_when_a_part_is_sealed(project: Make, server: Simula
     assert "File too large" in done.error
     stats = server.stats()
     here.runner("resume", "-q")
-    assert server.stats()["extra_answers"] <= 8
+    # What was in flight, and what was sent in the same turn of the loop: here no space kept back can save them.
+    assert server.stats()["extra_answers"] <= 2 * 8
     assert server.stats()["requests"] >= stats["requests"]
     here.assert_whole(100)
 
