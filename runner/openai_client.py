@@ -17,7 +17,7 @@ import json
 import math
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -93,10 +93,16 @@ class OpenAIClient:
         self._transport = transport
         self._connection = connection
         self._clock = clock
+        # Of the secrets only the key: a header such as `x-team: research` may be a word of a true answer.
+        key = connection.api_key if isinstance(connection.api_key, str) else ""
+        self._key = key.encode() if len(key) >= 12 else None
 
     async def send(self, body: bytes, timeout_s: float) -> Reply:
         try:
-            return await self._transport.post(body, timeout_s)
+            reply = await self._transport.post(body, timeout_s)
+            if self._key is not None and self._key in reply.body:
+                reply = replace(reply, body=reply.body.replace(self._key, b"***"))
+            return reply
         except openai.OpenAIError as error:
             raise classify(error, self._connection, self._clock) from error
         except UnicodeEncodeError:  # the cause would show the key
