@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import project
 from benchmarks.fast_server import fast_server
-from runner.simulator import SimulatorProcess, SimulatorSettings
+from benchmarks.slow_server import slow_server
 
 ROUNDS = 3
 ROWS = 100_000
@@ -47,10 +47,10 @@ def main() -> None:
 
 def latency() -> None:
     """Wall time against the ideal with replies of 200 ms and 256 in flight."""
-    rows, concurrency = 12_800, 256
+    rows, concurrency = 25_600, 256
     project.open_files(4096)
-    with tempfile.TemporaryDirectory() as name, SimulatorProcess(SimulatorSettings(latency_s=0.2)) as simulator:
-        job = project.make(Path(name), rows, simulator.base_url)
+    with tempfile.TemporaryDirectory() as name, slow_server(0.2) as base_url:
+        job = project.make(Path(name), rows, base_url)
         for _ in range(ROUNDS):
             _, record = project.runner(job, "--set", f"limits.concurrency={concurrency}")
             wall_s = record["sessions"][-1]["wall_s"]

@@ -9,10 +9,11 @@ from runner.answer import Answer, JsonAnswer, PlainText, labels_answer
 from runner.dataset import Dataset, open_dataset
 from runner.dataset.survey import Survey, survey
 from runner.dialects import Dialect, dialect
-from runner.errors import InputError
+from runner.errors import InputError, SpecError
 from runner.load import Job
 from runner.output import Output, kept_fields
 from runner.prices import Tariff
+from runner.problems import display
 from runner.records import BadRow, Item
 from runner.requests import RequestBuilder
 from runner.template import MissingField, PromptTemplate
@@ -49,7 +50,11 @@ class Plan:
         """
         found = survey(self.dataset, self.unfit, progress)
         if found.rows:
-            self.template.check_columns(found.columns)
+            try:
+                self.template.check_columns(found.columns)
+            except SpecError as error:
+                error.where = f"{display(self.job.path)}, under `prompt`"
+                raise
         if found.bad and self.job.spec.input.on_bad_row == "fail":
             raise _bad_rows(found)
         return found

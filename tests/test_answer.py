@@ -54,9 +54,9 @@ def test_a_label() -> None:
 
 
 def test_a_label_that_is_not_one_of_them() -> None:
-    assert refused(LABELS, '{"label": "biology"}') == (
-        "the answer does not fit the schema at `label`: \"biology\" is not one of 'physics' or 'mathematics'"
-    )
+    reason = refused(LABELS, '{"label": "biology"}')
+    assert reason.startswith("the answer does not fit the schema at `label`: ")
+    assert "biology" in reason
 
 
 @pytest.mark.parametrize(
