@@ -1,4 +1,4 @@
-"""The bytes that are sent, and the fingerprint that stands for them."""
+"""The bytes that are sent for a row, and the fingerprint that says when two rows are the same request."""
 
 from __future__ import annotations
 
@@ -9,64 +9,188 @@ import pytest
 
 from runner.dialects import dialect
 from runner.records import Item, Request
-from runner.requests import RequestBuilder
-from runner.template import PromptTemplate
+from runner.requests import RequestBuilder, max_output_tokens
+from runner.template import MissingField, PromptTemplate
 
-SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+SCHEMA = {
+    "type": "object",
+    "properties": {"z": {"type": "string", "description": "größer"}, "a": {"type": "integer"}},
+    "required": ["z", "a"],
+    "additionalProperties": False,
+}
+MESSAGES = [("system", "Sort."), ("user", "Title: {{ title }}")]
+PARAMETERS = {"temperature": 0, "metadata": {"b": "1", "a": "2"}, "stop": ["x", "y"]}
+APIS = pytest.mark.parametrize("api", ["responses", "chat"])
 
 
-def built(text: str = "hello", **change: Any) -> Request:
-    given: dict[str, Any] = {
-        "prompt": [("system", "You sort."), ("user", "{{ x }}")],
-        "api": "chat",
+def build(title: Any = "On π", **changes: Any) -> Request:
+    settings = {
+        "messages": MESSAGES,
+        "api": "responses",
         "model": "gpt-6-luna",
-        "parameters": {"max_completion_tokens": 5, "temperature": 0},
+        "parameters": PARAMETERS,
         "schema": SCHEMA,
+        "strict": True,
         "endpoint_kind": "openai",
-    } | change
+        **changes,
+    }
     builder = RequestBuilder(
-        PromptTemplate(given["prompt"]), dialect(given["api"]), given["model"], given["parameters"], given["schema"],
-        endpoint_kind=given["endpoint_kind"],
-    )  # fmt: skip
-    return builder.build(Item(0, "0", {"x": text}, "rows.csv", 2))
+        PromptTemplate(settings["messages"]),
+        dialect(settings["api"]),
+        settings["model"],
+        settings["parameters"],
+        settings["schema"],
+        strict=settings["strict"],
+        endpoint_kind=settings["endpoint_kind"],
+    )
+    return builder.build(Item(0, "a", {"title": title}, "f.csv", 2))
 
 
-@pytest.mark.parametrize("text", ["hello", "é 😀", "\ud800 lone", "\x00\x1f", "{{ x }} %s", r"$\alpha$", '"quoted"\n'])
-def test_the_body_is_what_the_api_wants_and_the_text_is_unchanged(text: str) -> None:
-    messages = [{"role": "system", "content": "You sort."}, {"role": "user", "content": text}]
-    assert json.loads(built(text).body) == {
-        "model": "gpt-6-luna",
-        "messages": messages,
-        "max_completion_tokens": 5,
-        "temperature": 0,
-        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}},
+def naive(api: str, title: str, schema: dict[str, Any] | None, strict: bool) -> dict[str, Any]:
+    messages = [{"role": "system", "content": "Sort."}, {"role": "user", "content": f"Title: {title}"}]
+    body: dict[str, Any] = {"model": "gpt-6-luna", **PARAMETERS}
+    if api == "responses":
+        body["input"] = messages
+        if schema:
+            body["text"] = {"format": {"type": "json_schema", "name": "answer", "strict": strict, "schema": schema}}
+    else:
+        body["messages"] = messages
+        if schema:
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "strict": strict, "schema": schema},
+            }
+    return body
+
+
+@APIS
+@pytest.mark.parametrize("schema", [SCHEMA, None])
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    "title",
+    ["", "On π 日本 🎈", 'a "quoted" \\ back', "\x00\n\t\x7f\u2028", "lone \ud800", "{{ x }} %s {0}", r"\frac{a}{b}"],
+)
+def test_the_body_is_the_json_that_one_would_write(
+    api: str, schema: dict[str, Any] | None, strict: bool, title: str
+) -> None:
+    request = build(title, api=api, schema=schema, strict=strict)
+    assert json.loads(request.body) == naive(api, title, schema, strict)
+    assert request.body.count(b'"model":') == 1
+
+
+@APIS
+def test_no_parameters_at_all(api: str) -> None:
+    body = json.loads(build(api=api, parameters={}, schema=None).body)
+    assert set(body) == {"model", "input" if api == "responses" else "messages"}
+
+
+@APIS
+def test_the_order_of_the_schema_stays(api: str) -> None:
+    """Models answer in the order of the properties: a reason before the label makes a difference."""
+    body = build(api=api).body
+    assert body.index(b'"z":') < body.index(b'"a":{"type":"integer"')
+    assert "größer".encode() in body
+
+
+def test_text_goes_as_utf_8_and_only_lone_surrogates_are_escaped() -> None:
+    assert "On π".encode() in build().body
+    assert b'"Title: lone \\ud800"' in build("lone \ud800").body
+    assert json.loads(build(None).body)["input"][1]["content"] == "Title: "
+
+
+def test_text_parameters_live_beside_the_format() -> None:
+    body = json.loads(build(parameters={"text": {"verbosity": "low"}}).body)
+    assert body["text"] == {
+        "verbosity": "low",
+        "format": {"type": "json_schema", "name": "answer", "schema": SCHEMA, "strict": True},
     }
-    assert json.loads(built(text, api="responses", parameters={"text": {"verbosity": "low"}}).body) == {
-        "model": "gpt-6-luna",
-        "input": messages,
-        "text": {
-            "verbosity": "low",
-            "format": {"type": "json_schema", "name": "answer", "schema": SCHEMA, "strict": True},
-        },
+    assert json.loads(build(parameters={"text": {"verbosity": "low"}}, schema=None).body)["text"] == {
+        "verbosity": "low"
     }
+
+
+def test_the_parameters_of_the_job_are_not_changed() -> None:
+    parameters = {"text": {"verbosity": "low"}}
+    build(parameters=parameters)
+    assert parameters == {"text": {"verbosity": "low"}}
+
+
+# Fingerprints ---------------------------------------------------------------------------------------------------------
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "the row": {"title": "On e"},
+    "the model": {"model": "gpt-6-sol"},
+    "the prompt": {"messages": [("system", "Sort!"), MESSAGES[1]]},
+    "a role": {"messages": [("developer", "Sort."), MESSAGES[1]]},
+    "one message less": {"messages": [MESSAGES[1]]},
+    "a parameter": {"parameters": {**PARAMETERS, "temperature": 1}},
+    "a nested parameter": {"parameters": {**PARAMETERS, "metadata": {"b": "1", "a": "3"}}},
+    "a parameter more": {"parameters": {**PARAMETERS, "seed": 1}},
+    "a parameter less": {"parameters": {}},
+    "the order of a list": {"parameters": {**PARAMETERS, "stop": ["y", "x"]}},
+    "the schema": {"schema": {**SCHEMA, "required": ["z"]}},
+    "no schema": {"schema": None},
+    "strictness": {"strict": False},
+    "the API": {"api": "chat"},
+    "the kind of endpoint": {"endpoint_kind": "azure"},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_the_fingerprint_changes_with(change: dict[str, Any]) -> None:
+    assert build(**change).fingerprint != build().fingerprint
+
+
+def test_all_these_changes_are_different_requests() -> None:
+    prints = [build(**change).fingerprint for change in [*CHANGES.values(), {}]]
+    assert len(set(prints)) == len(prints)
+    for fingerprint in prints:
+        assert len(fingerprint) == 32
+        assert int(fingerprint, 16) >= 0
+
+
+@APIS
+def test_the_fingerprint_does_not_change_with_the_order_of_parameters(api: str) -> None:
+    turned = dict(reversed(PARAMETERS.items()))
+    assert build(api=api, parameters=turned).fingerprint == build(api=api).fingerprint
+    assert build(api=api, parameters=turned).body == build(api=api).body
+
+
+def test_the_fingerprint_is_of_the_request_and_not_of_the_row() -> None:
+    builder = RequestBuilder(PromptTemplate(MESSAGES), dialect("responses"), "m", {}, None)
+    one = builder.build(Item(0, "a", {"title": "x", "year": 1}, "f.csv", 2))
+    other = builder.build(Item(7, "b", {"year": 2, "title": "x"}, "g.csv", 9))
+    assert (one.fingerprint, one.body) == (other.fingerprint, other.body)
+    assert (one.item.id, other.item.id) == ("a", "b")
+
+
+# Tokens ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_estimate_counts_messages_and_schema() -> None:
+    plain = build("x" * 4000, schema=None).input_tokens
+    assert 1000 < plain < 1010
+    assert plain < build("x" * 4000).input_tokens < plain + 100
+    assert build("", messages=[("user", "{{ title }}")], schema=None).input_tokens == 1
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("api", "parameters", "expected"),
     [
-        {"text": "other"},
-        {"model": "gpt-6-sol"},
-        {"prompt": [("user", "{{ x }}")]},
-        {"parameters": {"max_completion_tokens": 6, "temperature": 0}},
-        {"schema": None},
-        {"api": "responses"},
-        {"endpoint_kind": "azure"},
+        ("responses", {"max_output_tokens": 50}, 50),
+        ("responses", {"max_tokens": 50}, None),
+        ("chat", {"max_completion_tokens": 50}, 50),
+        ("chat", {"max_tokens": 40}, 40),
+        ("chat", {"max_tokens": 40, "max_completion_tokens": 50}, 50),
+        ("chat", {"max_tokens": None}, None),
+        ("chat", {}, None),
     ],
-    ids=lambda change: next(iter(change)),
 )
-def test_everything_that_changes_the_answer_changes_the_fingerprint(change: dict[str, Any]) -> None:
-    assert built(**change).fingerprint != built().fingerprint
+def test_the_longest_answer(api: str, parameters: dict[str, Any], expected: int | None) -> None:
+    assert max_output_tokens(parameters, dialect(api)) == expected
 
 
-def test_the_order_of_parameters_does_not_change_the_fingerprint() -> None:
-    assert built(parameters={"temperature": 0, "max_completion_tokens": 5}).fingerprint == built().fingerprint
+def test_a_row_that_lacks_a_field_has_no_request() -> None:
+    builder = RequestBuilder(PromptTemplate(MESSAGES), dialect("chat"), "m", {}, None)
+    with pytest.raises(MissingField, match="the row has no field `title`"):
+        builder.build(Item(0, "a", {"other": 1}, "f.csv", 2))
