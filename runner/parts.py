@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,10 @@ _PART = re.compile(r"part-(\d{5,})\.parquet")
 _COLUMNS = ["_index", "_status", "_error_type"]
 _SUMMED = ["_index", "_finished_at", "_attempts", "_cost_usd"]
 _SUMMED += [f"_{kind}_tokens" for kind in ("input", "cached", "output", "reasoning")]
+_GROUP_BYTES = 4 << 20
+# Sealing shares the interpreter with the event loop, which must not wait long for its turn.
+_BREATH_BYTES = 32 << 10  # about a millisecond's work
+_BREATH_S = 0.0005
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -67,8 +72,23 @@ def seal(folder: Path, number: int, schema: pa.Schema, metadata: Mapping[str, An
         OSError: the disk is full; the journal is still there.
     """
     source = journal_path(folder, number)
-    _write(part_path(folder, number), schema, (to_table(rows, schema) for rows in journal.read(source)), metadata)
+    _write(part_path(folder, number), schema, _row_groups(source, schema), metadata)
     source.unlink()
+
+
+def _row_groups(source: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield a journal's rows in tables of about `_GROUP_BYTES`, with a breath after every few rows."""
+    group: list[pa.Table] = []
+    size = 0
+    for rows in journal.read(source, _BREATH_BYTES):
+        group.append(to_table(rows, schema))
+        size += group[-1].nbytes
+        if size >= _GROUP_BYTES:
+            yield pa.concat_tables(group)
+            group, size = [], 0
+        time.sleep(_BREATH_S)
+    if group:
+        yield pa.concat_tables(group)
 
 
 def merge(folder: Path, number: int, schema: pa.Schema, metadata: Mapping[str, Any]) -> None:

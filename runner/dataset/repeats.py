@@ -16,7 +16,7 @@ from runner.errors import InputError
 _DIGEST_BYTES = 8
 _WRITE_AT = 8192
 _READ_BYTES = 1 << 20
-_IDS_PER_PASS = 1 << 18
+_IDS_PER_PASS = 1 << 17
 
 
 @contextmanager
@@ -65,7 +65,9 @@ class Repeats:
         passes = 1
         while passes * _IDS_PER_PASS < self._count:
             passes *= 2
-        return self._count - sum(self._distinct(passes, turn) for turn in range(passes))
+        distinct = sum(self._distinct(passes, turn) for turn in range(passes))
+        pa.default_memory_pool().release_unused()
+        return self._count - distinct
 
     def _flush(self) -> None:
         with _told():
