@@ -9,12 +9,18 @@ from runner.answer import Answer, accept
 from runner.client import Client
 from runner.clock import Clock
 from runner.dialects import Dialect, understand
-from runner.errors import CallError, DeadlineExceeded, FatalError, InvalidReply, PermanentError, TransientError
-from runner.limits import Limiter
+from runner.errors import (
+    CallError,
+    DeadlineExceeded,
+    FatalError,
+    InvalidReply,
+    PermanentError,
+    RunnerError,
+    TransientError,
+)
 from runner.prices import Tariff
 from runner.records import Completion, Request, Result, Usage
 from runner.retry import RetryPolicy, RowRetries, fail
-from runner.stop import Stop
 from runner.tally import Tally
 
 T = TypeVar("T", int, float)
@@ -26,27 +32,47 @@ class CallPolicy(RetryPolicy, Protocol):
     timeout_s: float
 
 
+class Permits(Protocol):
+    """Where a call asks whether it may send: the run's `Limiter`, or something that asks it."""
+
+    async def acquire(self, tokens: int) -> None:
+        """Wait until a request of `tokens` (input and output) may be sent."""
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody start a request for so long."""
+
+
+class Interrupter(Protocol):
+    """Where a call asks for the end of the run, and waits no longer than the run goes on: `Stop`, or its like."""
+
+    def request(self, reason: RunnerError | None = None) -> None:
+        """Stop the run."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; raises CancelledError when the run stops."""
+
+
 class Call:
-    """Carries out requests against one endpoint. Shared by all workers of an event loop.
+    """Carries out requests against one endpoint. Shared by all workers of an event loop, or by threads.
 
     Args:
-        max_output_tokens: the longest answer asked for; the server reserves it, so the token limit does too.
+        estimate: what requests count against the token limit; shared by all calls of a run, because it learns.
     """
 
     def __init__(
         self,
         client: Client,
-        limiter: Limiter,
+        limiter: Permits,
         dialect: Dialect,
         answer: Answer,
         tariff: Tariff,
         policy: CallPolicy,
-        stop: Stop,
+        stop: Interrupter,
         tally: Tally,
         clock: Clock,
         *,
         endpoint: str,
-        max_output_tokens: int | None = None,
+        estimate: TokenEstimate,
     ) -> None:
         self._client = client
         self._limiter = limiter
@@ -58,7 +84,7 @@ class Call:
         self._tally = tally
         self._clock = clock
         self._endpoint = endpoint
-        self._estimate = TokenEstimate(max_output_tokens)
+        self._estimate = estimate
 
     async def __call__(self, request: Request) -> Result:
         """Return the outcome of `request`.
@@ -98,11 +124,11 @@ class Call:
         async def sleep(seconds: float) -> None:
             nonlocal spent_s
             began = self._clock.steady_s()
-            self._tally.backing_off += 1
+            self._tally.backs_off(1)
             try:
                 await self._stop.sleep(seconds)
             finally:
-                self._tally.backing_off -= 1
+                self._tally.backs_off(-1)
                 waited = self._clock.steady_s() - began
                 result.backoff_s += waited
                 spent_s += waited
@@ -125,30 +151,28 @@ class Call:
         """Make one HTTP exchange; on success the result holds the answer."""
         clock, tally = self._clock, self._tally
         asked = clock.steady_s()
-        tally.throttled += 1
+        tally.asks()
         try:
             await self._limiter.acquire(self._estimate.tokens(request))
         finally:
-            tally.throttled -= 1
+            tally.asked()
         started = clock.steady_s()
         result.throttle_s += started - asked
         if result.started_at is None:
             result.started_at = clock.now_us()
         result.attempts += 1
         result.raw = result.finish_reason = None
-        tally.attempts += 1
-        tally.in_flight += 1
-        if tally.in_flight > tally.max_in_flight:
-            tally.max_in_flight = tally.in_flight
+        rate_limited = False
+        tally.sends()
         try:
             reply = await self._client.send(request.body, timeout_s)
         except TransientError as error:
+            rate_limited = error.rate_limited
             self._heed(error)
             raise
         finally:
-            tally.in_flight -= 1
             result.latency_s = clock.steady_s() - started
-            tally.busy_s += result.latency_s
+            tally.sent(result.latency_s, rate_limited=rate_limited)
         result.request_id = reply.request_id
         result.server_ms = reply.server_ms
         completion = understand(self._dialect, reply)
@@ -158,8 +182,6 @@ class Call:
 
     def _heed(self, error: TransientError) -> None:
         """Do for all workers what the server asked of one."""
-        if error.rate_limited:
-            self._tally.rate_limited += 1
         asked_s = error.retry_after_s
         if asked_s is None:
             return
@@ -191,7 +213,11 @@ class Call:
 class TokenEstimate:
     """What a request will count against the token limit: a guess that learns from usage.
 
-    Both guesses are averages that forget: over all replies at first, then over about the last hundred.
+    Both guesses are averages that forget: over all replies at first, then over about the last hundred. Threads that
+    learn at the same moment may lose one reply's worth of it, no more.
+
+    Args:
+        max_output_tokens: the longest answer asked for; the server reserves it, so the token limit does too.
     """
 
     def __init__(self, max_output_tokens: int | None) -> None:

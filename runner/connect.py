@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from runner.config import ResolvedEndpoint
 from runner.errors import FatalError, SpecError
@@ -27,7 +28,7 @@ def connected(job: Job) -> Iterator[Connection]:
 
 def connection_to(endpoint: ResolvedEndpoint, base_url: str) -> Connection:
     """Return how to reach an endpoint."""
-    key: str | Callable[[], Awaitable[str]] = endpoint.api_key() or "none"
+    key: str | Callable[[], Coroutine[Any, Any, str]] = endpoint.api_key() or "none"
     if endpoint.rotates:
 
         async def current_key() -> str:

@@ -17,6 +17,7 @@ Anything else that escapes is a bug: exit code 1.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 
 class Exit(IntEnum):
@@ -48,6 +49,9 @@ class RunnerError(Exception):
         self.where = where
         self.hint = hint
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _revived, (type(self), self.args, self.__dict__)  # worker processes send errors to their run
+
     def __str__(self) -> str:
         lines = [self.message]
         if self.where:
@@ -55,6 +59,12 @@ class RunnerError(Exception):
         if self.hint:
             lines.append(f"hint: {self.hint}")
         return "\n".join(lines)
+
+
+def _revived(kind: type[RunnerError], args: tuple[object, ...], state: dict[str, Any]) -> RunnerError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class SpecError(RunnerError):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from runner import strategies
-from runner.call import Call
+from runner.calls import Calls
 from runner.clock import Clock
 from runner.connect import connected
 from runner.dataset.fingerprint import FileStamp
@@ -17,7 +18,7 @@ from runner.errors import Exit, FatalError, RunnerError
 from runner.event_loop import run_loop, stop_on_signals
 from runner.limits import Limiter
 from runner.manifest import Manifest, Session, utc_text
-from runner.openai_client import Connection, open_client
+from runner.openai_client import Connection
 from runner.output import Output
 from runner.pipeline import Pipeline
 from runner.plan import Plan
@@ -68,7 +69,10 @@ class Execution:
         self._clock = clock
         self._retry = retry
         self._tally = Tally()
-        self._session = Session(utc_text(clock.now_us()), strategy=plan.job.spec.strategy, retry=retry)
+        self._strategy = strategies.load(plan.job.spec.strategy_name)(
+            plan.job.limits.concurrency or 1, plan.job.options
+        )
+        self._session = Session(utc_text(clock.now_us()), strategy=plan.job.spec.strategy_name, retry=retry)
         self._stopped_by: RunnerError | None = None
         self._interrupted = False
         self._complete = False
@@ -94,16 +98,9 @@ class Execution:
     async def _work(self, connection: Connection) -> None:
         plan, job, tally, clock = self._plan, self._plan.job, self._tally, self._clock
         limits = job.limits
-        concurrency = limits.concurrency or 1
         stop = Stop()
         limiter = Limiter(limits.requests_per_minute, limits.tokens_per_minute, stop.waiting)
-        client = open_client(
-            connection, plan.dialect.path, concurrency=concurrency, transport=job.spec.transport, clock=clock
-        )
-        call = Call(
-            client, limiter, plan.dialect, plan.answer, plan.tariff, job.spec.retry, stop, tally, clock,
-            endpoint=job.endpoint.name, max_output_tokens=plan.builder.max_output_tokens,
-        )  # fmt: skip
+        calls = Calls(plan, connection, limiter, stop, tally, clock, self._manifest.input["rows"], self._stamps())
         metadata = {"run": self._manifest.run, "job": self._manifest.job, "rehearsal": self._manifest.rehearsal}
         display = self._console.open(self._title(), clock)
         try:
@@ -113,14 +110,14 @@ class Execution:
                 job.spec.output.rows_per_part,
                 metadata,
                 retry=self._retry,
-                soon=asyncio.get_running_loop().call_soon,
+                soon=_soon(),
             ) as store:
                 total = store.found_failed if self._retry else self._manifest.input["rows"]
                 found = (0, 0) if self._retry else (store.found, store.found_failed)
-                progress = Progress(display, clock, total, *found, concurrency)
+                progress = Progress(display, clock, total, *found, self._strategy.in_flight)
                 pipeline = Pipeline(
-                    self._rows(), plan.builder, store, strategies.load(job.spec.strategy)(concurrency), call, stop,
-                    tally, clock, rule=None if self._retry else job.spec.stop,
+                    self._rows(), plan.builder, store, self._strategy, calls, stop, tally, clock,
+                    rule=None if self._retry else job.spec.stop,
                     show=lambda tally: progress.show(tally, limiter.paused_s()),
                 )  # fmt: skip
                 with stop_on_signals(stop, display.note, asyncio.current_task()):
@@ -132,11 +129,13 @@ class Execution:
             self._interrupted = stop.requested and self._stopped_by is None
         finally:
             display.close()
-            await client.close()
+
+    def _stamps(self) -> list[FileStamp]:
+        return [FileStamp(**stamp) for stamp in self._manifest.input["files"]]
 
     def _rows(self) -> Iterator[Item | BadRow]:
-        stamps = [FileStamp(**stamp) for stamp in self._manifest.input["files"]]
-        return steady(self._plan.rows(), self._manifest.input["rows"], stamps, self._plan.job.root, self._clock)
+        rows = self._manifest.input["rows"]
+        return steady(self._plan.rows(), rows, self._stamps(), self._plan.job.root, self._clock)
 
     def _title(self) -> str:
         return self._manifest.job + (" (rehearsal)" if self._manifest.rehearsal else "")
@@ -150,8 +149,7 @@ class Execution:
         session.max_in_flight = tally.max_in_flight
         session.rate_limited = tally.rate_limited
         minutes = wall_s / 60
-        if limits.concurrency:
-            session.use["concurrency"] = round(tally.busy_s / (wall_s * limits.concurrency), 4)
+        session.use["concurrency"] = round(tally.busy_s / (wall_s * self._strategy.in_flight), 4)
         if limits.requests_per_minute:
             share = tally.attempts / (minutes * limits.requests_per_minute)
             session.use["requests_per_minute"] = round(min(1.0, share), 4)  # the first burst shows in a short run
@@ -184,6 +182,19 @@ class Execution:
         if not self._complete:
             return Exit.STOPPED  # whatever the reason: what is done is kept
         return finished_code(self._manifest)
+
+
+def _soon() -> Callable[[Callable[[], None]], None]:
+    """Return how the store defers a write: to the end of the loop's turn; in a thread, which has none, not at all."""
+    loop, home = asyncio.get_running_loop(), threading.get_ident()
+
+    def soon(write: Callable[[], None]) -> None:
+        if threading.get_ident() == home:
+            loop.call_soon(write)
+        else:
+            write()
+
+    return soon
 
 
 def finished_code(manifest: Manifest) -> Exit:

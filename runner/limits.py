@@ -39,8 +39,9 @@ class Limiter:
         self._resume_at = 0.0
 
     @property
-    def meters_tokens(self) -> bool:
-        return self._tokens is not None
+    def free(self) -> bool:
+        """Whether nobody has to ask: there is no limit, and there has been no pause."""
+        return self._requests is None and self._tokens is None and not self._resume_at
 
     def pause(self, seconds: float) -> None:
         """Let nobody start a request for so long; a longer pause that is on already stays."""
@@ -52,7 +53,7 @@ class Limiter:
 
     async def acquire(self, tokens: int) -> None:
         """Wait until a request of `tokens` (input and output) may be sent."""
-        if self._requests is None and self._tokens is None and not self._resume_at:
+        if self.free:
             return
         with self._waiting():
             await self._pass_pause()

@@ -14,11 +14,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from runner import strategies
 from runner.config import Endpoints, EndpointSpec, load_endpoints
 from runner.models import Models, load_models
 from runner.problems import At, Mark, Problem, SpecErrors, display, dotted, in_order, listed, suggest
 from runner.schema_rules import schema_findings
-from runner.sections import DEFAULT_CONCURRENCY, LimitsSpec, PromptFile, PromptSpec
+from runner.sections import DEFAULT_CONCURRENCY, LimitsSpec, PromptFile, PromptSpec, Section
 from runner.spec import JobSpec, job_name
 from runner.text_file import read_text
 from runner.validation import check
@@ -41,6 +42,7 @@ class Job:
         root: the project root; all paths in the job are relative to it.
         prompts: role and template of each message, in order; with the text of the files they refer to.
         json_schema: the schema of the answers as `output.schema` has it, read from its file; None without one.
+        options: the options of the strategy.
     """
 
     spec: JobSpec
@@ -50,6 +52,7 @@ class Job:
     models: Models
     prompts: tuple[tuple[str, str], ...]
     json_schema: dict[str, Any] | None
+    options: Section
 
     @property
     def endpoint(self) -> EndpointSpec:
@@ -91,6 +94,7 @@ def load_job(
     source.data.setdefault("name", job_name(path.stem))
     spec, found = check(JobSpec, source, source.data)
     here += [*source.problems, *found, *_literal_keys(source)]
+    options = here.gather(partial(_strategy_options, spec, source)) if spec else None
     files = _Files(root, source, here)
     prompts = files.prompts(spec.prompt) if spec else ()
     schema = files.schema(spec.output.json_schema, strict=spec.output.strict) if spec else None
@@ -104,9 +108,36 @@ def load_job(
             here.append(source.problem(("endpoint",), endpoints.unknown(name), endpoints.hint(name)))
         elif environ is not None:
             elsewhere.gather(partial(endpoints[name].resolve, environ))
-    if here or elsewhere or spec is None or endpoints is None or models is None:
+    if here or elsewhere or spec is None or options is None or endpoints is None or models is None:
         raise SpecErrors([*in_order(here), *elsewhere])
-    return Job(spec, path, root, endpoints, models, prompts, schema)
+    job = Job(spec, path, root, endpoints, models, prompts, schema, options)
+    _refuse_idle_workers(job, source)
+    return job
+
+
+def _strategy_options(spec: JobSpec, source: Source) -> Section:
+    """The options of the strategy, checked by what it says itself."""
+    options, problems = check(strategies.load(spec.strategy_name).Options, source, spec.strategy_options, ("strategy",))
+    if options is None:
+        raise SpecErrors(problems)
+    return options
+
+
+def _refuse_idle_workers(job: Job, source: Source) -> None:
+    """More workers than may be in flight would only wait for each other."""
+    most = job.limits.concurrency or DEFAULT_CONCURRENCY
+    for key in ("workers", "processes"):
+        count = getattr(job.options, key, None)
+        if isinstance(count, int) and count > most:
+            raise SpecErrors(
+                [
+                    source.problem(
+                        ("strategy", key),
+                        f"`strategy.{key}` must be at most {most:,}, which is `limits.concurrency`, got {count:,}",
+                        "raise `limits.concurrency`, or leave the key out",
+                    )
+                ]
+            )
 
 
 def find_root(path: Path) -> Path:

@@ -1,12 +1,14 @@
 """Sends requests the way the `openai` SDK does. Nothing else imports openai, httpx2 or aiohttp for this.
 
-Two transports send the same bytes and raise the same errors:
+Two transports for the event loop send the same bytes and raise the same errors:
 
 - `aiohttp` (default): the SDK prepares one request through its public `http_client=` seam; that head (URL and
   headers) is used again for every body, over aiohttp. It skips the SDK's work per call, which costs more than
   the call itself.
 - `sdk`: the SDK's public low-level `post`, for rotating keys and Azure routing, where the head depends on the
   moment or the body, and for anyone who wants the plain path.
+
+Threads send with the SDK's blocking client.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import asyncio
 import base64
 import json
 import math
+import threading
 import urllib.request
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -25,8 +28,9 @@ import aiohttp
 import httpx2
 import openai
 import yarl
-from openai import AsyncAzureOpenAI, AsyncOpenAI, DefaultAioHttpClient
+from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, DefaultAioHttpClient, OpenAI
 
+from runner.blocking import finish
 from runner.clock import Clock, SystemClock
 from runner.errors import CallError, FatalError, PermanentError, SpecError, TransientError
 from runner.records import Reply
@@ -52,7 +56,7 @@ class Connection:
 
     name: str
     base_url: str = field(repr=False)  # may hold a password or a token
-    api_key: str | Callable[[], Awaitable[str]] = field(repr=False)
+    api_key: str | Callable[[], Coroutine[Any, Any, str]] = field(repr=False)
     organization: str | None = None
     project: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -84,6 +88,16 @@ def open_client(
     else:
         chosen = SdkTransport(connection, path, concurrency)
     return OpenAIClient(chosen, connection, clock or SystemClock())
+
+
+def open_blocking_client(connection: Connection, path: str, *, clock: Clock | None = None) -> OpenAIClient:
+    """Return a client for threads: its methods never suspend, but return when they are done.
+
+    Raises:
+        SpecError: the address, the key or a header cannot be used.
+    """
+    _check(connection)
+    return OpenAIClient(BlockingTransport(connection, path), connection, clock or SystemClock())
 
 
 class OpenAIClient:
@@ -203,7 +217,43 @@ class SdkTransport:
             await self._client.close()
 
 
-_Transport = AiohttpTransport | SdkTransport
+class BlockingTransport:
+    """Posts bodies through the SDK's blocking client; each thread has one, and with it a connection of its own."""
+
+    def __init__(self, connection: Connection, path: str) -> None:
+        self._connection = connection
+        self._path = path
+        self._trust = httpx2.create_ssl_context()  # takes 20 ms: made once for all threads
+        self._of_thread = threading.local()
+        self._clients: list[OpenAI] = []
+
+    def _open(self, body: bytes) -> OpenAI:
+        connection = self._connection
+        key = connection.api_key
+        arguments = _sdk_arguments(connection) | {
+            "api_key": key if isinstance(key, str) else lambda: finish(key()),
+            "http_client": httpx2.Client(verify=self._trust),
+        }
+        if connection.azure_api_version is not None:
+            client: OpenAI = AzureOpenAI(**arguments, azure_deployment=json.loads(body)["model"])
+        else:
+            client = OpenAI(**arguments)
+        self._of_thread.client = client
+        self._clients.append(client)
+        return client
+
+    async def post(self, body: bytes, timeout_s: float) -> Reply:
+        client: OpenAI = getattr(self._of_thread, "client", None) or self._open(body)
+        # A blocking socket bounds each wait for the server, not their sum.
+        response = client.post(self._path, cast_to=httpx2.Response, content=body, options={"timeout": timeout_s})
+        return _reply(response.content, response.headers)
+
+    async def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
+
+_Transport = AiohttpTransport | SdkTransport | BlockingTransport
 
 
 async def prepare_head(connection: Connection, path: str) -> httpx2.Request:
@@ -220,6 +270,14 @@ async def prepare_head(connection: Connection, path: str) -> httpx2.Request:
 
 
 def _sdk_client(connection: Connection, http_client: httpx2.AsyncClient, deployment: str | None = None) -> AsyncOpenAI:
+    arguments = _sdk_arguments(connection) | {"http_client": http_client}
+    if connection.azure_api_version is not None:
+        return AsyncAzureOpenAI(**arguments, azure_deployment=deployment)
+    return AsyncOpenAI(**arguments)
+
+
+def _sdk_arguments(connection: Connection) -> dict[str, Any]:
+    """Return what all of the SDK's clients are made with, but for their HTTP client."""
     base_url = httpx2.URL(connection.base_url)
     headers = {**_ACCEPT_ENCODING, **connection.headers}
     if base_url.userinfo:  # httpx2 would make this header of it; aiohttp refuses to be given a password and a key
@@ -229,17 +287,13 @@ def _sdk_client(connection: Connection, http_client: httpx2.AsyncClient, deploym
     common: dict[str, Any] = {
         "api_key": connection.api_key,
         "organization": connection.organization,
-        "project": connection.project,
         "default_headers": headers,
         "max_retries": 0,  # retries have one owner, and it is not the SDK
         "timeout": None,  # so have timeouts; the SDK's own would end every call after 600 s
-        "http_client": http_client,
     }
     if connection.azure_api_version is not None:
-        common.pop("project")
-        common |= {"azure_endpoint": str(base_url), "azure_deployment": deployment}
-        return AsyncAzureOpenAI(api_version=connection.azure_api_version, **common)
-    return AsyncOpenAI(base_url=base_url, **common)
+        return common | {"azure_endpoint": str(base_url), "api_version": connection.azure_api_version}
+    return common | {"base_url": base_url, "project": connection.project}
 
 
 def _check(connection: Connection) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from runner.clock import Clock
 from runner.errors import FatalError, RunnerError
 from runner.records import BadRow, Item, Request, Result
-from runner.requests import RequestBuilder
+from runner.requests import RequestBuilder, bad_result
 from runner.stop import Stop
 from runner.store import ResultStore
-from runner.strategies import SendOne, Strategy
+from runner.strategies import Calls, Strategy
 from runner.tally import Tally
 from runner.template import MissingField
 
@@ -43,7 +44,7 @@ class Pipeline:
         builder: RequestBuilder,
         store: ResultStore,
         strategy: Strategy,
-        call: SendOne,
+        calls: Calls,
         stop: Stop,
         tally: Tally,
         clock: Clock,
@@ -55,7 +56,7 @@ class Pipeline:
         self._builder = builder
         self._store = store
         self._strategy = strategy
-        self._call = call
+        self._calls = calls
         self._stop = stop
         self._tally = tally
         self._clock = clock
@@ -63,6 +64,10 @@ class Pipeline:
         self._show = show
         self._sent = 0
         self._sent_failed = 0
+        self._items = self._pending()
+        # Strategies pull and emit from any thread; the source, the store and the counters are not made for that.
+        self._turn = threading.RLock()
+        self._over = False  # a thread that was left behind changes nothing any more
 
     async def run(self) -> None:
         """Work until every row has a result, or until something asks to stop.
@@ -70,7 +75,7 @@ class Pipeline:
         Why it stopped, if it did, stands in `stop.reason`. Results are stored as they come, so cancelling this
         loses only what is in flight.
         """
-        work = asyncio.create_task(self._strategy.run(self._requests(), self._call, self._emit))
+        work = asyncio.create_task(self._strategy.run(self, self._calls, self._emit))
         watch = asyncio.create_task(self._watch(work))
         try:
             await work
@@ -80,40 +85,56 @@ class Pipeline:
         except BaseExceptionGroup as group:
             raise _first(group) from group
         finally:
+            with self._turn:
+                self._over = True
             watch.cancel()
             work.cancel()
             await asyncio.gather(work, watch, return_exceptions=True)
 
-    def _requests(self) -> Iterator[Request | None]:
-        """Yield a request for every row without a result; ends early when the run should stop."""
+    def __iter__(self) -> Pipeline:
+        return self
+
+    def __next__(self) -> Request | None:
+        """Return a request for the next row without a result; ends early when the run should stop."""
+        with self._turn:
+            item = self.next_item()
+            if item is None:
+                return None
+            try:
+                return self._builder.build(item)
+            except MissingField as error:
+                self._emit(
+                    bad_result(
+                        BadRow(item.index, item.file, item.line, error.message, item.fields), self._clock, item.id
+                    )
+                )
+                return None
+
+    def next_item(self) -> Item | None:
+        """Return the next row without a result."""
+        with self._turn:
+            if self._over:
+                raise StopIteration
+            return next(self._items)
+
+    def _pending(self) -> Iterator[Item | None]:
         try:
             for row in self._store.missing(self._rows):
                 if self._stop.requested:
                     return
-                if row is None:
-                    yield None
-                elif isinstance(row, BadRow):
-                    self._emit(self._bad(row))
-                    yield None
-                else:
-                    try:
-                        request = self._builder.build(row)
-                    except MissingField as error:
-                        self._emit(self._bad(BadRow(row.index, row.file, row.line, error.message, row.fields), row.id))
-                        yield None
-                    else:
-                        yield request
+                if isinstance(row, BadRow):
+                    self._emit(bad_result(row, self._clock))
+                    row = None
+                yield row
         except RunnerError as error:
             self._stop.request(error)
 
-    def _bad(self, row: BadRow, row_id: str | None = None) -> Result:
-        now = self._clock.now_us()
-        item = Item(row.index, str(row.index) if row_id is None else row_id, row.fields, row.file, row.line)
-        return Result(
-            item, error_type="bad_row", error=f"{row.where}: {row.reason}", queued_at=now, finished_at=now, total_s=0.0
-        )
-
     def _emit(self, result: Result) -> None:
+        with self._turn:
+            if not self._over:
+                self._keep(result)
+
+    def _keep(self, result: Result) -> None:
         """Store a result, then count it."""
         try:
             self._store.append(result)
@@ -148,7 +169,8 @@ class Pipeline:
         while True:
             await asyncio.sleep(_TICK_S)
             now = self._clock.steady_s()
-            self._store.write()  # what is shown as done is kept
+            with self._turn:
+                self._store.write()  # what is shown as done is kept
             self._show(self._tally)
             if synced is None or now - synced >= _SYNC_S:
                 synced = now

@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from runner.clock import Clock
 from runner.dialects import Dialect
-from runner.records import Item, Request
+from runner.records import BadRow, Item, Request, Result
 from runner.template import PromptTemplate
 
 CHARACTERS_PER_TOKEN = 4.0  # a first guess for English; `usage` in the replies is the truth
@@ -77,3 +78,12 @@ def _encode(value: Any) -> bytes:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:  # a lone surrogate has no UTF-8, but JSON can spell it
         return json.dumps(value, separators=(",", ":")).encode()
+
+
+def bad_result(row: BadRow, clock: Clock, row_id: str | None = None) -> Result:
+    """Return the result of a row that cannot be sent."""
+    now = clock.now_us()
+    item = Item(row.index, str(row.index) if row_id is None else row_id, row.fields, row.file, row.line)
+    return Result(
+        item, error_type="bad_row", error=f"{row.where}: {row.reason}", queued_at=now, finished_at=now, total_s=0.0
+    )

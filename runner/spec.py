@@ -11,10 +11,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from runner.problems import Finding, complain, listed, say, suggest
+from runner import strategies
+from runner.problems import At, Finding, complain, listed, say, suggest
 from runner.sections import InputSpec, LimitsSpec, OutputSpec, PromptSpec, RetrySpec, Section, StopSpec
-
-KNOWN_STRATEGIES: tuple[str, ...] = ("asyncio",)
 
 _PARAMETERS = (
     "temperature",
@@ -76,10 +75,10 @@ class JobSpec(Section):
         description="Where to send the requests: a name in configs/endpoints.yaml; `simulator` for a rehearsal.",
         examples=["simulator"],
     )
-    strategy: str = Field(
+    strategy: str | dict[str, Any] = Field(
         default="asyncio",
-        description="How the requests are carried out.",
-        json_schema_extra={"enum": list(KNOWN_STRATEGIES)},
+        description="How the requests are carried out: a name, or a mapping with `name` and the strategy's options.",
+        examples=["asyncio"],
     )
     transport: Literal["aiohttp", "sdk"] = Field(
         default="aiohttp",
@@ -112,14 +111,33 @@ class JobSpec(Section):
         complain(list(_parameter_findings(parameters, info.data.get("api"))))
         return parameters
 
-    @field_validator("strategy")
+    @field_validator("strategy", mode="before")
     @classmethod
-    def _strategy(cls, strategy: str) -> str:
-        if strategy not in KNOWN_STRATEGIES:
-            near = suggest(strategy, KNOWN_STRATEGIES)
-            hint = near or f"there is {listed(KNOWN_STRATEGIES)}"
-            complain([Finding(f"must be {listed(KNOWN_STRATEGIES, 'or')}, got {say(strategy)}", hint=hint)])
+    def _strategy(cls, strategy: object) -> object:
+        """Look at the name; the options are the strategy's business (`load`)."""
+        known = strategies.names()
+        if not isinstance(strategy, str | dict):
+            hint = f"there is {listed(known)}"
+            complain([Finding(f"must be a name, or a mapping with `name`, got {say(strategy)}", hint=hint)])
+        at: At = ()
+        name: object = strategy
+        if isinstance(strategy, dict):
+            if "name" not in strategy:
+                complain([Finding("lacks `name`", hint="for example `{name: threads, workers: 8}`")])
+            at, name = ("name",), strategy["name"]
+        if not isinstance(name, str) or name not in known:
+            near = suggest(name, known) or "docs/strategies.md tells what each is for"
+            complain([Finding(f"must be one of {listed(known, 'or')}, got {say(name)}", at, near)])
         return strategy
+
+    @property
+    def strategy_name(self) -> str:
+        return self.strategy if isinstance(self.strategy, str) else str(self.strategy["name"])
+
+    @property
+    def strategy_options(self) -> dict[str, Any]:
+        """What stands beside the name."""
+        return {} if isinstance(self.strategy, str) else {k: v for k, v in self.strategy.items() if k != "name"}
 
 
 def job_name(text: str) -> str:
@@ -130,6 +148,7 @@ def job_name(text: str) -> str:
 def job_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the job file."""
     schema = JobSpec.model_json_schema(by_alias=True)
+    schema["properties"]["strategy"]["anyOf"] = _strategy_schemas()
     for part in (schema, *schema["$defs"].values()):
         for field in part.get("properties", {}).values():
             field.pop("title", None)  # pydantic's titles only repeat the key
@@ -138,6 +157,20 @@ def job_schema() -> dict[str, Any]:
         **schema,
         "title": "Job file",
     }
+
+
+def _strategy_schemas() -> list[dict[str, Any]]:
+    """What may stand under `strategy`: a name, or a mapping with the options of that one. Other packages add theirs."""
+    mappings = []
+    for name in strategies.OWN:
+        options = strategies.load(name).Options.model_json_schema().get("properties", {})
+        for option in options.values():
+            option.pop("title", None)
+        properties = {"name": {"const": name}, **options}
+        mappings.append(
+            {"type": "object", "properties": properties, "required": ["name"], "additionalProperties": False}
+        )
+    return [{"enum": list(strategies.OWN)}, *mappings]
 
 
 # What the request's parameters may not say ----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import TracebackType
 from typing import Any
 
@@ -10,7 +11,7 @@ from runner.errors import RunnerError
 
 
 class Stop:
-    """Whether the run should end, and why.
+    """Whether the run should end, and why. Any thread may ask for it.
 
     A worker that only waits (for a limit, a pause or a backoff) is cancelled at once: its row was not answered and
     is sent again when the run is resumed. A worker whose request is with the server goes on until the answer is
@@ -20,20 +21,32 @@ class Stop:
     def __init__(self) -> None:
         self.requested = False
         self.reason: RunnerError | None = None
+        self._first = threading.Lock()  # one request counts, however many threads make one
+        self._home = threading.get_ident()
+        self._loop: asyncio.AbstractEventLoop | None = None  # where tasks wait, once there are any
         self._waiting: set[asyncio.Task[Any]] = set()
         self._event = asyncio.Event()
 
     def request(self, reason: RunnerError | None = None) -> None:
         """Stop. The first reason counts."""
-        if not self.requested:
-            self.requested = True
+        with self._first:
+            if self.requested:
+                return
             self.reason = reason
-            self._event.set()
-            for task in list(self._waiting):
-                task.cancel()
+            self.requested = True
+        if self._loop is None or threading.get_ident() == self._home:
+            self._wake()
+        else:
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._event.set()
+        for task in list(self._waiting):
+            task.cancel()
 
     async def wait(self) -> None:
         """Return when a stop is requested."""
+        self._loop = asyncio.get_running_loop()
         await self._event.wait()
 
     def waiting(self) -> Stop:
@@ -45,9 +58,11 @@ class Stop:
             await asyncio.sleep(seconds)
 
     def __enter__(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._loop = task.get_loop()  # before looking, or a request of another thread could be missed
         if self.requested:
             raise asyncio.CancelledError
-        task = asyncio.current_task()
         if task is not None:
             self._waiting.add(task)
 

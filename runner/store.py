@@ -186,9 +186,10 @@ class ResultStore:
             if self._unwritten and self.failure is not None:
                 raise self.failure
         else:
-            if not self._unwritten:
-                self._soon(self.write)
+            first = not self._unwritten
             self._unwritten[number] = part
+            if first:
+                self._soon(self.write)
         self._seal_if_complete(number, part)
         if len(self._open) > _OPEN_FILES:
             self._close_some(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 
 from runner.records import Result
@@ -9,7 +10,7 @@ from runner.records import Result
 
 @dataclass(slots=True)
 class Tally:
-    """Counts since this process started working on the run.
+    """Counts since this process started working on the run. Any thread may count.
 
     Attributes:
         done: results stored, failed ones included.
@@ -32,18 +33,64 @@ class Tally:
     cost_usd: float = 0.0
     cost_known: bool = True
     busy_s: float = 0.0
-    errors: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def asks(self) -> None:
+        """A request begins to wait for a limit."""
+        with self._lock:
+            self.throttled += 1
+
+    def asked(self) -> None:
+        """It waits no longer."""
+        with self._lock:
+            self.throttled -= 1
+
+    def sends(self) -> None:
+        """An HTTP exchange begins."""
+        with self._lock:
+            self.attempts += 1
+            self.in_flight += 1
+            if self.in_flight > self.max_in_flight:
+                self.max_in_flight = self.in_flight
+
+    def sent(self, latency_s: float, *, rate_limited: bool = False) -> None:
+        """It is over."""
+        with self._lock:
+            self.in_flight -= 1
+            self.busy_s += latency_s
+            self.rate_limited += rate_limited
+
+    def backs_off(self, by: int) -> None:
+        """A request begins (1) or ends (-1) to wait before another attempt."""
+        with self._lock:
+            self.backing_off += by
 
     def count(self, result: Result) -> None:
         """Count a stored result."""
         self.done += 1
         if result.status != "ok":
             self.failed += 1
-            kind = result.error_type or "unknown"
-            self.errors[kind] = self.errors.get(kind, 0) + 1
         self.input_tokens += result.input_tokens or 0
         self.output_tokens += result.output_tokens or 0
         if result.cost_usd is not None:
             self.cost_usd += result.cost_usd
         elif result.attempts:
             self.cost_known = False
+
+    def exchanges(self) -> Exchanges:
+        """Return the counters that grow where requests are sent."""
+        return (self.attempts, self.in_flight, self.throttled, self.backing_off, self.rate_limited, self.busy_s)
+
+    def add(self, before: Exchanges, now: Exchanges) -> None:
+        """Count what another process has done since it last said so."""
+        with self._lock:
+            self.attempts += now[0] - before[0]
+            self.in_flight += now[1] - before[1]
+            self.throttled += now[2] - before[2]
+            self.backing_off += now[3] - before[3]
+            self.rate_limited += now[4] - before[4]
+            self.busy_s += now[5] - before[5]
+            self.max_in_flight = max(self.max_in_flight, self.in_flight)
+
+
+Exchanges = tuple[int, int, int, int, int, float]

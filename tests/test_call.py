@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from virtual_time import VirtualClock, run
 
 from runner.answer import labels_answer
-from runner.call import Call
+from runner.call import Call, TokenEstimate
 from runner.client import FakeClient
 from runner.dialects import dialect
 from runner.errors import FatalError, PermanentError, TransientError
@@ -20,6 +21,7 @@ from runner.prices import Tariff
 from runner.records import Item, Reply, Request, Result
 from runner.sections import RetrySpec
 from runner.stop import Stop
+from runner.strategies import NoOptions
 from runner.strategies.asyncio import AsyncioStrategy
 from runner.tally import Tally
 
@@ -52,11 +54,32 @@ class Scene:
         self.tally = Tally()
         self.call = Call(
             self.client, self.limiter, dialect("chat"), labels_answer(["yes", "no"], "label"), Tariff(None, {}),
-            RetrySpec(**retry), self.stop, self.tally, VirtualClock(), endpoint="fake",
+            RetrySpec(**retry), self.stop, self.tally, VirtualClock(), endpoint="fake", estimate=TokenEstimate(None),
         )  # fmt: skip
+
+    @asynccontextmanager
+    async def open(self, concurrency: int) -> AsyncIterator[Call]:
+        """Be the `Calls` of a strategy."""
+        yield self.call
 
     async def ask(self, index: int = 0) -> Result:
         return await self.call(request(index))
+
+
+class Source:
+    """Be the `Requests` of a strategy."""
+
+    def __init__(self, requests: Iterable[Request]) -> None:
+        self._requests = iter(requests)
+
+    def __iter__(self) -> Source:
+        return self
+
+    def __next__(self) -> Request:
+        return next(self._requests)
+
+    def next_item(self) -> Item:
+        return next(self._requests).item
 
 
 def request(index: int) -> Request:
@@ -85,7 +108,7 @@ def test_a_429_pauses_every_worker_for_what_the_server_asked() -> None:
 
         scene = Scene(answer)
         results: list[Result] = []
-        await AsyncioStrategy(4).run(iter([request(i) for i in range(20)]), scene.call, results.append)
+        await AsyncioStrategy(4, NoOptions()).run(Source([request(i) for i in range(20)]), scene, results.append)
         assert sorted(result.item.index for result in results) == list(range(20))
         return sent
 
@@ -185,7 +208,7 @@ def test_a_stop_ends_backoff_at_once_and_lets_an_attempt_finish() -> None:
         scene.call._client = SlowClient(script(BROKEN))
         results: list[Result] = []
         loop.call_later(2, scene.stop.request)
-        await AsyncioStrategy(2).run(iter([request(0), request(1)]), scene.call, results.append)
+        await AsyncioStrategy(2, NoOptions()).run(Source([request(0), request(1)]), scene, results.append)
         return results, loop.time()
 
     results, ended = run(main())
@@ -204,7 +227,7 @@ def test_no_more_than_the_workers_are_in_flight_and_each_request_is_sent_once() 
 
         scene.call._client = SlowClient(script(reply()))
         results: list[Result] = []
-        await AsyncioStrategy(7).run((request(i) for i in range(500)), scene.call, results.append)
+        await AsyncioStrategy(7, NoOptions()).run(Source(request(i) for i in range(500)), scene, results.append)
         return scene.tally, [result.item.index for result in results]
 
     tally, order = run(main())

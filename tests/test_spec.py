@@ -148,12 +148,24 @@ input: {path: x, format: cvs}
     hint: did you mean `csv`?
 
 strategy: ray
-    error: `strategy` must be `asyncio`, got "ray"
-    hint: there is `asyncio`
+    error: `strategy` must be one of `sequential`, `threads`, `to_thread`, `asyncio` or `processes`, got "ray"
+    hint: docs/strategies.md tells what each is for
 
 strategy: asyncoi
-    error: `strategy` must be `asyncio`, got "asyncoi"
+    error: `strategy` must be one of `sequential`, `threads`, `to_thread`, `asyncio` or `processes`, got "asyncoi"
     hint: did you mean `asyncio`?
+
+strategy: {name: tread, workers: 3}
+    error: `strategy.name` must be one of `sequential`, `threads`, `to_thread`, `asyncio` or `processes`, got "tread"
+    hint: did you mean `threads`?
+
+strategy: {workers: 3}
+    error: `strategy` lacks `name`
+    hint: for example `{name: threads, workers: 8}`
+
+strategy: [threads]
+    error: `strategy` must be a name, or a mapping with `name`, got a list
+    hint: there is `sequential`, `threads`, `to_thread`, `asyncio` and `processes`
 
 # keys
 
@@ -491,6 +503,10 @@ def test_the_job_schema_is_valid_and_describes_every_key() -> None:
         ("prompt: {user: x}\nmodel: m\n", False),
         (MINIMAL + "name: a b\n", False),
         (MINIMAL + "strategy: ray\n", False),
+        (MINIMAL + "strategy: threads\n", True),
+        (MINIMAL + "strategy: {name: threads, workers: 8}\n", True),
+        (MINIMAL + "strategy: {name: threads, workers: 0}\n", False),
+        (MINIMAL + "strategy: {name: asyncio, workers: 8}\n", False),
         (MINIMAL + "limits: {concurrency: 0}\n", False),
         (MINIMAL + "nmae: x\n", False),
     ],

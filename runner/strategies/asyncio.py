@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from runner.strategies import Emit, Requests, SendOne
+from runner.strategies import Calls, Emit, NoOptions, Requests
 
 
 class AsyncioStrategy:
@@ -13,17 +13,21 @@ class AsyncioStrategy:
     A worker that is free pulls the next request, so nothing piles up and no task exists per row.
     """
 
-    def __init__(self, concurrency: int) -> None:
-        self._concurrency = concurrency
+    Options = NoOptions
 
-    async def run(self, requests: Requests, call: SendOne, emit: Emit) -> None:
-        async def worker() -> None:
-            for request in requests:
-                if request is None:
-                    await asyncio.sleep(0)
-                else:
-                    emit(await call(request))
+    def __init__(self, concurrency: int, options: NoOptions) -> None:
+        self.in_flight = concurrency
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._concurrency):
-                group.create_task(worker())
+    async def run(self, requests: Requests, calls: Calls, emit: Emit) -> None:
+        async with calls.open(self.in_flight) as call:
+
+            async def worker() -> None:
+                for request in requests:
+                    if request is None:
+                        await asyncio.sleep(0)
+                    else:
+                        emit(await call(request))
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.in_flight):
+                    group.create_task(worker())

@@ -1,0 +1,259 @@
+"""A worker process: reads the rows it is told to, sends them, and gives back what was finished."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from runner.calls import Calls, Recipe
+from runner.clock import SystemClock
+from runner.connect import connection_to
+from runner.errors import RunnerError
+from runner.event_loop import run_loop
+from runner.limits import Limiter
+from runner.plan import Plan, make_plan
+from runner.records import BadRow, Item
+from runner.requests import bad_result
+from runner.steady import steady
+from runner.stop import Stop
+from runner.strategies import SendOne
+from runner.tally import Tally
+from runner.template import MissingField
+from runner.workers.messages import Order, Outbox, Report, receive, send
+
+_TICK_S = 0.25
+_AHEAD_S = 0.02
+_MOST_AHEAD = 64
+_WITH_THE_RUN = Item(-1, "", {}, "", 0)
+
+
+def main() -> None:
+    """Work for the process at the other end of stdin and stdout."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the run is told, and tells its workers
+    said = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anyone prints is not a message
+    run_loop(lambda: _serve(said))
+
+
+async def _serve(said: int) -> None:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 20)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    pipe = os.fdopen(said, "wb")
+    writer, _ = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, pipe)
+    orders = receive(reader)
+    recipe, share = await anext(orders)
+    worker = _Work(pickle.loads(recipe), share, lambda report: send(writer, report))
+    listening = asyncio.create_task(_listen(orders, worker))
+    try:
+        await worker.run()
+    finally:
+        listening.cancel()
+        writer.close()
+
+
+async def _listen(orders: AsyncIterator[Order], worker: _Work) -> None:
+    async for order in orders:
+        worker.obey(order)
+    os._exit(1)  # the run is gone, and nobody wants the answers any more
+
+
+class _Permits:
+    """Asks the run before each request, where it has limits; a pause of the server's holds for all its workers."""
+
+    def __init__(self, reports: Outbox, pauses: Limiter, stop: Stop, *, metered: bool) -> None:
+        self._reports = reports
+        self._pauses = pauses
+        self._stop = stop
+        self._metered = metered
+        self._asked: dict[int, asyncio.Future[None]] = {}
+        self._number = 0
+
+    async def acquire(self, tokens: int) -> None:
+        if self._metered:
+            self._number += 1
+            number = self._number
+            answer = self._asked[number] = asyncio.get_running_loop().create_future()
+            self._reports.open().asks.append((number, tokens))
+            try:
+                with self._stop.waiting():
+                    await answer
+            finally:
+                del self._asked[number]
+        await self._pauses.acquire(tokens)
+
+    def pause(self, seconds: float) -> None:
+        self._pauses.pause(seconds)
+        report = self._reports.open()
+        report.pause_s = max(report.pause_s, seconds)
+
+    def grant(self, number: int) -> None:
+        answer = self._asked.get(number)
+        if answer is not None and not answer.done():
+            answer.set_result(None)
+
+
+class _Work:
+    """What one worker has to do.
+
+    Args:
+        share: how many requests it may have in flight.
+        deliver: tells the run.
+    """
+
+    def __init__(self, recipe: Recipe, share: int, deliver: Callable[[Report], None]) -> None:
+        self._recipe = recipe
+        self._share = share
+        self._deliver = deliver
+        self._clock = SystemClock()
+        self._tally = Tally()
+        self._stop = Stop()
+        self._reports = Outbox(Report, self._say)
+        self._pauses = Limiter(waiting=self._stop.waiting)
+        self._permits = _Permits(self._reports, self._pauses, self._stop, metered=recipe.metered)
+        self._ranges: deque[tuple[int, int]] = deque()
+        self._items: deque[Item] = deque()
+        self._idle = 0  # workers that wait for a row
+        self._asked = 0  # rows that were asked for and are not here yet
+        self._ahead = 1  # rows to have ready
+        self._finished = 0
+        self._ended = False
+        self._more = asyncio.Event()
+
+    async def run(self) -> None:
+        """Work until there is nothing left to do, and say so; what goes wrong is said too."""
+        last = Report(over=True)
+        try:
+            plan = make_plan(self._recipe.job)
+            self._builder = plan.builder
+            self._reader = _Reader(plan, self._recipe)
+            connection = connection_to(self._recipe.job.endpoint.resolve(os.environ), self._recipe.base_url)
+            calls = Calls(
+                plan, connection, self._pauses, self._stop, self._tally, self._clock, self._recipe.rows,
+                self._recipe.stamps, permits=self._permits,
+            )  # fmt: skip
+            watching = [asyncio.create_task(self._keep_pace()), asyncio.create_task(self._notice_stop())]
+            try:
+                async with calls.open(self._share) as call, asyncio.TaskGroup() as group:
+                    for _ in range(self._share):
+                        group.create_task(self._worker(call))
+            finally:
+                for task in watching:
+                    task.cancel()
+        except RunnerError as error:
+            last.stopped_by = error
+        except Exception:  # noqa: BLE001 - the run raises it
+            last.bug = traceback.format_exc()
+        self._ended = True
+        self._reports.flush()
+        last.stopped_by = last.stopped_by or self._stop.reason
+        self._say(last)
+
+    async def _worker(self, call: SendOne) -> None:
+        while (item := await self._next()) is not None:
+            try:
+                request = self._builder.build(item)
+            except MissingField as error:
+                bad = BadRow(item.index, item.file, item.line, error.message, item.fields)
+                result = bad_result(bad, self._clock, item.id)
+            else:
+                result = await call(request)
+            result.item = _WITH_THE_RUN
+            self._finished += 1
+            self._reports.open().results.append((item.index, result))
+
+    async def _next(self) -> Item | None:
+        """Return the next row; None when there are no more, or the run stops."""
+        self._idle += 1
+        try:
+            while not self._stop.requested:
+                if not self._items and self._ranges:
+                    self._read(*self._ranges.popleft())
+                if len(self._items) < self._ahead:
+                    self._reports.open()
+                if self._items:
+                    return self._items.popleft()
+                if self._ended:
+                    return None
+                await self._more.wait()
+            return None
+        finally:
+            self._idle -= 1
+
+    def _read(self, first: int, end: int) -> None:
+        try:
+            self._items.extend(self._reader.read(first, end))
+        except RunnerError as error:
+            self._stop.request(error)
+
+    def _say(self, report: Report) -> None:
+        if not self._ended:
+            report.wants = max(0, self._idle + self._ahead - len(self._items) - self._asked)
+            self._asked += report.wants
+        report.exchanges = self._tally.exchanges()
+        self._deliver(report)
+
+    def obey(self, order: Order) -> None:
+        """Do what the run says."""
+        self._ranges.extend(order.rows)
+        self._asked -= sum(end - first for first, end in order.rows)
+        self._ended = self._ended or order.end
+        for number in order.granted:
+            self._permits.grant(number)
+        if order.pause_s:
+            self._pauses.pause(order.pause_s)
+        if order.stop:
+            self._stop.request()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._more.set()
+        self._more = asyncio.Event()
+
+    async def _keep_pace(self) -> None:
+        """Have as many rows ready as are finished in a few milliseconds; and say how it goes."""
+        while True:
+            before = self._finished
+            await asyncio.sleep(_TICK_S)
+            rate = (self._finished - before) / _TICK_S
+            self._ahead = max(1, min(_MOST_AHEAD, round(rate * _AHEAD_S)))
+            self._reports.open()
+
+    async def _notice_stop(self) -> None:
+        await self._stop.wait()
+        self._wake()
+        self._reports.open().stopped_by = self._stop.reason
+
+
+class _Reader:
+    """Reads the rows of this worker out of the whole input: each range lies behind the one before, but for a few."""
+
+    def __init__(self, plan: Plan, recipe: Recipe) -> None:
+        self._plan = plan
+        self._recipe = recipe
+        self._rows: Iterator[Item | BadRow] | None = None
+        self._next = 0
+
+    def read(self, first: int, end: int) -> Iterator[Item]:
+        """Yield the rows from `first` to before `end`.
+
+        Raises:
+            InputError: the input is not what it was when the run began.
+        """
+        if self._rows is None or first < self._next:
+            recipe = self._recipe
+            rows = self._plan.rows()
+            self._rows = steady(rows, recipe.rows, recipe.stamps, recipe.job.root, SystemClock())
+        for row in self._rows:
+            self._next = row.index + 1
+            if row.index >= first and isinstance(row, Item):
+                yield row
+            if row.index >= end - 1:
+                return

@@ -1,0 +1,118 @@
+"""A worker process, seen from the run that it works for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import Protocol
+
+from runner.limits import Limiter
+from runner.records import Item
+from runner.stop import Stop
+from runner.tally import Exchanges, Tally
+from runner.workers.messages import Order, Outbox, Report, receive, send
+
+_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from runner.workers.child import main; main()"
+_LARGE = 1 << 20  # bytes that are read ahead
+
+
+class RunState(Protocol):
+    """What workers share of a run."""
+
+    limiter: Limiter
+    stop: Stop
+    tally: Tally
+
+
+class Worker:
+    """One process.
+
+    Args:
+        recipe: a pickled `Recipe`.
+        share: how many requests it may have in flight.
+
+    Attributes:
+        rows: what it was given and has not finished, by index.
+        orders: what it is told.
+        ended: it was told that there are no more rows.
+        over: it has finished, and said so.
+        exit_code: how the process ended; negative: the signal that killed it.
+    """
+
+    def __init__(self, run: RunState, recipe: bytes, share: int) -> None:
+        self.rows: dict[int, Item] = {}
+        self.orders = Outbox(Order, self._send)
+        self.ended = False
+        self.over = False
+        self.exit_code: int | None = None
+        self._run = run
+        self._recipe = recipe
+        self._share = share
+        self._process: Process | None = None
+        self._exchanges: Exchanges = (0, 0, 0, 0, 0, 0.0)
+        self._asking: set[asyncio.Task[None]] = set()
+
+    async def reports(self) -> AsyncGenerator[Report, None]:
+        """Start the process, and yield what it says until it is gone."""
+        command = [sys.executable, "-P", "-c", _START, json.dumps(sys.path)]
+        self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, limit=_LARGE)
+        assert self._process.stdout is not None
+        self._send((self._recipe, self._share))
+        stopping = asyncio.create_task(self._pass_on_stop())
+        try:
+            async for report in receive(self._process.stdout):
+                self._count(report.exchanges)
+                for number, tokens in report.asks:
+                    task = asyncio.create_task(self._ask(number, tokens))
+                    self._asking.add(task)
+                    task.add_done_callback(self._asking.discard)
+                self.over = report.over
+                yield report
+        finally:
+            stopping.cancel()
+            await self._dismiss()
+
+    async def _dismiss(self) -> None:
+        """See the process off, whatever state it is in: none is left behind."""
+        assert self._process is not None
+        for task in list(self._asking):
+            task.cancel()
+        if not self.over:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+        self._count((*self._exchanges[:1], 0, 0, 0, *self._exchanges[4:]))
+        self.exit_code = await self._process.wait()
+
+    def give(self, items: list[Item], wanted: int) -> None:
+        """Hand out rows; fewer than wanted are the last."""
+        order = self.orders.open()
+        for item in items:
+            self.rows[item.index] = item
+            if order.rows and order.rows[-1][1] == item.index:
+                order.rows[-1] = (order.rows[-1][0], item.index + 1)
+            else:
+                order.rows.append((item.index, item.index + 1))
+        if len(items) < wanted:
+            self.ended = order.end = True
+
+    async def _ask(self, number: int, tokens: int) -> None:
+        await self._run.limiter.acquire(tokens)
+        self.orders.open().granted.append(number)
+
+    async def _pass_on_stop(self) -> None:
+        await self._run.stop.wait()
+        self.orders.open().stop = True
+
+    def _count(self, exchanges: Exchanges) -> None:
+        self._run.tally.add(self._exchanges, exchanges)
+        self._exchanges = exchanges
+
+    def _send(self, message: object) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        if not self._process.stdin.is_closing():
+            send(self._process.stdin, message)
