@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -56,6 +57,9 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 _set = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the job file: limits.concurrency=8."
 )
+_strategy = click.option(
+    "--strategy", metavar="NAME", help="Carry the requests out this way: sequential, threads, to_thread, processes …"
+)
 _shown = _options(
     click.option("--quiet", "-q", is_flag=True, help="Show nothing but errors."),
     click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON on stdout."),
@@ -73,6 +77,7 @@ _run_argument = click.argument("run", required=False)
 @cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @_set
+@_strategy
 @click.option("--endpoint", metavar="NAME", help="Send to this endpoint instead of the job's.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take only the first N rows.")
 @click.option("--rehearse", is_flag=True, help="Send to the embedded simulator: no key, no cost, no real answers.")
@@ -82,6 +87,7 @@ _run_argument = click.argument("run", required=False)
 def run(
     job: Path,
     settings: tuple[str, ...],
+    strategy: str | None,
     endpoint: str | None,
     limit: int | None,
     rehearse: bool,
@@ -91,7 +97,7 @@ def run(
     as_json: bool,
 ) -> int:
     """Run a JOB file from its first row."""
-    overrides = _overrides(settings)
+    overrides = _overrides(settings, strategy)
     if endpoint is not None:
         if rehearse:
             raise SpecError("--rehearse and --endpoint exclude each other")
@@ -113,9 +119,12 @@ def run(
 @cli.command()
 @_run_argument
 @_set
+@_strategy
 @_outputs
 @_shown
-def resume(run: str | None, settings: tuple[str, ...], outputs: Path | None, quiet: bool, as_json: bool) -> int:
+def resume(
+    run: str | None, settings: tuple[str, ...], strategy: str | None, outputs: Path | None, quiet: bool, as_json: bool
+) -> int:
     """Continue a RUN that stopped: only rows without a result are sent.
 
     RUN is a run's folder, a job's name, or a job file (its newest run); default: the newest run of all.
@@ -123,21 +132,24 @@ def resume(run: str | None, settings: tuple[str, ...], outputs: Path | None, qui
     from runner import app
 
     folder = _find(run, outputs)
-    outcome = app.resume(folder, _overrides(settings), console=_console(quiet, as_json))
+    outcome = app.resume(folder, _overrides(settings, strategy), console=_console(quiet, as_json))
     return _show_outcome(outcome, quiet, as_json)
 
 
 @cli.command()
 @_run_argument
 @_set
+@_strategy
 @_outputs
 @_shown
-def retry(run: str | None, settings: tuple[str, ...], outputs: Path | None, quiet: bool, as_json: bool) -> int:
+def retry(
+    run: str | None, settings: tuple[str, ...], strategy: str | None, outputs: Path | None, quiet: bool, as_json: bool
+) -> int:
     """Send only the failed rows of a finished RUN again, and put the new results in their place."""
     from runner import app
 
     folder = _find(run, outputs)
-    outcome = app.resume(folder, _overrides(settings), retry=True, console=_console(quiet, as_json))
+    outcome = app.resume(folder, _overrides(settings, strategy), retry=True, console=_console(quiet, as_json))
     return _show_outcome(outcome, quiet, as_json)
 
 
@@ -217,8 +229,8 @@ def simulate(port: int, host: str, settings: str) -> int:
     return Exit.OK
 
 
-def _overrides(settings: tuple[str, ...]) -> dict[str, str]:
-    overrides = {}
+def _overrides(settings: tuple[str, ...], strategy: str | None = None) -> dict[str, str]:
+    overrides = {} if strategy is None else {"strategy": json.dumps(strategy)}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key:
@@ -293,4 +305,13 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more; that is fine
         code = Exit.OK
-    sys.exit(int(code or 0))
+    _exit(int(code or 0))
+
+
+def _exit(code: int) -> None:
+    """Exit; threads that still wait for a server, after a run that was told to stop at once, do not hold it up."""
+    if all(thread.daemon or thread is threading.main_thread() for thread in threading.enumerate()):
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
