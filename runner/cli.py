@@ -97,11 +97,7 @@ def run(
     as_json: bool,
 ) -> int:
     """Run a JOB file from its first row."""
-    overrides = _overrides(settings, strategy)
-    if endpoint is not None:
-        if rehearse:
-            raise SpecError("--rehearse and --endpoint exclude each other")
-        overrides["endpoint"] = json.dumps(endpoint)
+    overrides = _redirected(_overrides(settings, strategy), endpoint, rehearse)
     if limit is not None:
         overrides["input.limit"] = str(limit)
     if dry_run:
@@ -151,6 +147,84 @@ def retry(
     folder = _find(run, outputs)
     outcome = app.resume(folder, _overrides(settings, strategy), retry=True, console=_console(quiet, as_json))
     return _show_outcome(outcome, quiet, as_json)
+
+
+@cli.command()
+@click.argument("job", type=click.Path(path_type=Path))
+@click.option("--strategies", metavar="A,B", help="Which to compare; default: all, unless --concurrency or --models.")
+@click.option("--concurrency", metavar="N,M", help="How many requests in flight; default: what the job says.")
+@click.option("--models", metavar="A,B", help="Which models; default: the job's.")
+@click.option("--n", "rows", default=10, show_default=True, type=click.IntRange(min=1), help="How many rows.")
+@click.option(
+    "--rounds", default=3, show_default=True, type=click.IntRange(1, 100), help="How often each has its turn."
+)
+@_set
+@click.option("--endpoint", metavar="NAME", help="Send to this endpoint instead of the job's.")
+@click.option("--rehearse", is_flag=True, help="Send to the embedded simulator: no key, no cost, no real answers.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before requests that cost money.")
+@click.option(
+    "--output", "folder", type=click.Path(path_type=Path), metavar="DIR",
+    help="Write here; default: outputs/compare/NAME-TIME/.",
+)  # fmt: skip
+@click.option("--quiet", "-q", is_flag=True, help="Show nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON on stdout.")
+def compare(
+    job: Path,
+    strategies: str | None,
+    concurrency: str | None,
+    models: str | None,
+    rows: int,
+    rounds: int,
+    settings: tuple[str, ...],
+    endpoint: str | None,
+    rehearse: bool,
+    yes: bool,
+    folder: Path | None,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Measure strategies, concurrencies or models against each other, on the first rows of a JOB."""
+    from runner.compare import Choice
+    from runner.compare import compare as contest
+
+    choice = Choice(_names(strategies), _numbers(concurrency, "--concurrency"), _names(models))
+    comparison, code = contest(
+        job,
+        _redirected(_overrides(settings), endpoint, rehearse),
+        choice,
+        rows=rows,
+        rounds=rounds,
+        folder=folder,
+        console=_console(quiet, as_json),
+        confirm=(lambda cost: True) if yes else _confirm,
+    )
+    if comparison is not None and as_json:
+        click.echo(json.dumps(comparison.as_json(), indent=2, default=str))
+    elif comparison is not None and not quiet:
+        click.echo(comparison.text())
+    return code
+
+
+def _names(listed: str | None) -> list[str]:
+    return [] if listed is None else [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def _numbers(listed: str | None, option: str) -> list[int]:
+    try:
+        numbers = [int(name) for name in _names(listed)]
+    except ValueError:
+        numbers = [0]
+    if any(number < 1 for number in numbers):
+        raise SpecError(
+            f"{option} takes whole numbers from 1 up, got `{listed}`", hint=f"for instance {option} 1,16,64"
+        )
+    return numbers
+
+
+def _confirm(cost: str) -> bool:
+    if not sys.stdin.isatty():
+        raise SpecError(f"nobody is here to confirm that {cost}", hint="add `--yes`, or `--rehearse` for no cost")
+    return click.confirm(f"{cost}. Send them?", err=True)
 
 
 @cli.command()
@@ -237,6 +311,15 @@ def _overrides(settings: tuple[str, ...], strategy: str | None = None) -> dict[s
             raise SpecError(f"--set takes KEY=VALUE, got `{setting}`", hint="for instance --set limits.concurrency=8")
         overrides[key.strip()] = value
     return overrides
+
+
+def _redirected(overrides: dict[str, str], endpoint: str | None, rehearse: bool) -> dict[str, str]:
+    """Return the overrides with another endpoint, where one is asked for."""
+    if endpoint is not None and rehearse:
+        raise SpecError("--rehearse and --endpoint exclude each other")
+    if rehearse:
+        endpoint = "simulator"
+    return overrides if endpoint is None else {**overrides, "endpoint": json.dumps(endpoint)}
 
 
 def _outputs_folder(outputs: Path | None) -> Path:

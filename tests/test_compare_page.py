@@ -18,7 +18,6 @@ from runner.compare.figures import (
     Lane,
     Timing,
     latencies,
-    percentile,
     save_png,
     save_svg,
     slide,
@@ -26,6 +25,7 @@ from runner.compare.figures import (
     total_times,
     waterfall,
 )
+from runner.compare.metrics import percentile
 from runner.compare.page import page
 
 Draw = Callable[[Sequence[Lane]], Figure]

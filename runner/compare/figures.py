@@ -27,6 +27,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from runner.atomic import replacing, write_text
+from runner.compare.metrics import percentile
 from runner.progress import duration
 
 # At least 3 to 1 against both papers. Colours only help the eye: each lane is named wherever it is drawn.
@@ -220,11 +221,6 @@ def _grouped(timings: Sequence[Timing], each: int) -> list[Timing]:
 
 
 # ------------------------------------------------------------------------------------------ numbers and their words
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that `share` of the sorted values stay within (nearest rank, as `runner.stats`)."""
-    return values[max(math.ceil(share * len(values)) - 1, 0)]
 
 
 def _fastest(lanes: Sequence[Lane]) -> tuple[set[int], str]:
