@@ -24,6 +24,7 @@ from runner.output import Output
 from runner.plan import Plan, make_plan
 from runner.progress import Console
 from runner.snapshot import as_run, changed, snapshot
+from runner.stop import Stop
 from runner.store import disk_error
 
 OUTPUTS = "outputs"
@@ -31,19 +32,13 @@ SNAPSHOT = "job.yaml"
 
 
 def start(
-    job_file: Path,
-    overrides: Mapping[str, str],
-    *,
-    rehearse: bool = False,
-    outputs: Path | None = None,
-    console: Console | None = None,
+    job: Job, *, outputs: Path | None = None, console: Console | None = None, stop: Stop | None = None
 ) -> Outcome:
     """Run a job from its first row.
 
     Args:
-        overrides: dotted key to YAML text, as `--set` gives them.
-        rehearse: send nothing to the job's endpoint, but to the embedded simulator.
         outputs: where run folders go; default: `outputs/` in the project root.
+        stop: for who wants to end the run from outside.
 
     Raises:
         SpecError, InputError: the job cannot be run as it is; nothing was sent.
@@ -52,18 +47,16 @@ def start(
     """
     clock = SystemClock()
     console = console or Console()
-    overrides = {**overrides, **({"endpoint": "simulator"} if rehearse else {})}
-    job = load_job(job_file, overrides=overrides, environ=os.environ)
     plan = make_plan(job)
     found = _survey(plan, console, clock)
     output = plan.output(found)
     base = (outputs or job.root / OUTPUTS) / job.spec.name
     with _writing(base):
         base.mkdir(parents=True, exist_ok=True)
-        with locked(base, f"runner run {job_file.name}"):
+        with locked(base, f"runner run {job.path.name}"):
             rehearsal = job.endpoint.simulator is not None
             folder = runs.create(base, clock.now_us(), rehearsal)
-            manifest = _new_manifest(job, folder, overrides, found, output)
+            manifest = _new_manifest(job, folder, found, output)
             try:
                 write_text(folder / SNAPSHOT, snapshot(job))
                 manifest.save(folder)
@@ -71,11 +64,16 @@ def start(
             except OSError:
                 shutil.rmtree(folder, ignore_errors=True)  # without its record it is no run
                 raise
-            return Execution(plan, output, manifest, folder, console, clock).run()
+            return Execution(plan, output, manifest, folder, console, clock, stop or Stop()).run()
 
 
 def resume(
-    folder: Path, overrides: Mapping[str, str], *, retry: bool = False, console: Console | None = None
+    folder: Path,
+    overrides: Mapping[str, str],
+    *,
+    retry: bool = False,
+    console: Console | None = None,
+    stop: Stop | None = None,
 ) -> Outcome:
     """Continue a run, or (with `retry`) send its failed rows again.
 
@@ -98,7 +96,7 @@ def resume(
         _close_killed_sessions(manifest, folder)
         manifest.overrides.update(overrides)
         output = Output(manifest.schema, manifest.copied_columns, job.spec.model)
-        return Execution(plan, output, manifest, folder, console or Console(), clock, retry=retry).run()
+        return Execution(plan, output, manifest, folder, console or Console(), clock, stop or Stop(), retry=retry).run()
 
 
 def _to_continue(folder: Path, retry: bool) -> tuple[Manifest, bool] | Outcome:
@@ -173,7 +171,7 @@ def _survey(plan: Plan, console: Console, clock: Clock) -> Survey:
         display.close()
 
 
-def _new_manifest(job: Job, folder: Path, overrides: Mapping[str, str], found: Survey, output: Output) -> Manifest:
+def _new_manifest(job: Job, folder: Path, found: Survey, output: Output) -> Manifest:
     skips_bad = job.spec.input.on_bad_row == "skip"
     endpoint = job.endpoint
     return Manifest(
@@ -183,7 +181,7 @@ def _new_manifest(job: Job, folder: Path, overrides: Mapping[str, str], found: S
         rehearsal=endpoint.simulator is not None,
         root=str(job.root.resolve()),
         job_file=str(job.path.resolve()),
-        overrides=dict(overrides),
+        overrides=dict(job.overrides),
         spec=as_run(job),
         input={
             "rows": found.rows - (found.bad if skips_bad else 0),

@@ -103,12 +103,14 @@ def run(
     if dry_run:
         from runner.dry_run import dry_run as estimate
 
-        shown = estimate(job, overrides, rehearse=rehearse)
+        shown = estimate(job, overrides)
         click.echo(json.dumps(shown.as_json(), indent=2, ensure_ascii=False) if as_json else shown.text())
         return Exit.OK
     from runner import app
+    from runner.load import load_job
 
-    outcome = app.start(job, overrides, rehearse=rehearse, outputs=outputs, console=_console(quiet, as_json))
+    loaded = load_job(job, overrides=overrides, environ=os.environ)
+    outcome = app.start(loaded, outputs=outputs, console=_console(quiet, as_json))
     return _show_outcome(outcome, quiet, as_json)
 
 

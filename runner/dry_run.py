@@ -75,13 +75,13 @@ class Estimate:
         return f"${low:,.4f} to ${high:,.4f}"
 
 
-def dry_run(job_file: Path, overrides: Mapping[str, str], *, rehearse: bool = False) -> Estimate:
+def dry_run(job_file: Path, overrides: Mapping[str, str]) -> Estimate:
     """Estimate a job.
 
     Raises:
         SpecError, InputError: the job could not be run as it is.
     """
-    job = load_job(job_file, overrides={**overrides, **({"endpoint": "simulator"} if rehearse else {})})
+    job = load_job(job_file, overrides=overrides)
     plan = make_plan(job)
     found = plan.survey()
     plan.output(found)

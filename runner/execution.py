@@ -58,6 +58,7 @@ class Execution:
         folder: Path,
         console: Console,
         clock: Clock,
+        stop: Stop,
         *,
         retry: bool = False,
     ) -> None:
@@ -67,6 +68,7 @@ class Execution:
         self._folder = folder
         self._console = console
         self._clock = clock
+        self._stop = stop
         self._retry = retry
         self._tally = Tally()
         self._strategy = strategies.load(plan.job.spec.strategy_name)(
@@ -98,7 +100,7 @@ class Execution:
     async def _work(self, connection: Connection) -> None:
         plan, job, tally, clock = self._plan, self._plan.job, self._tally, self._clock
         limits = job.limits
-        stop = Stop()
+        stop = self._stop
         limiter = Limiter(limits.requests_per_minute, limits.tokens_per_minute, stop.waiting)
         calls = Calls(plan, connection, limiter, stop, tally, clock, self._manifest.input["rows"], self._stamps())
         metadata = {"run": self._manifest.run, "job": self._manifest.job, "rehearsal": self._manifest.rehearsal}

@@ -43,6 +43,7 @@ class Job:
         prompts: role and template of each message, in order; with the text of the files they refer to.
         json_schema: the schema of the answers as `output.schema` has it, read from its file; None without one.
         options: the options of the strategy.
+        overrides: what was asked for besides the job file: dotted key to YAML text.
     """
 
     spec: JobSpec
@@ -53,6 +54,7 @@ class Job:
     prompts: tuple[tuple[str, str], ...]
     json_schema: dict[str, Any] | None
     options: Section
+    overrides: Mapping[str, str]
 
     @property
     def endpoint(self) -> EndpointSpec:
@@ -110,7 +112,7 @@ def load_job(
             elsewhere.gather(partial(endpoints[name].resolve, environ))
     if here or elsewhere or spec is None or options is None or endpoints is None or models is None:
         raise SpecErrors([*in_order(here), *elsewhere])
-    job = Job(spec, path, root, endpoints, models, prompts, schema, options)
+    job = Job(spec, path, root, endpoints, models, prompts, schema, options, dict(overrides or {}))
     _refuse_idle_workers(job, source)
     return job
 

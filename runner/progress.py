@@ -165,6 +165,28 @@ class PlainDisplay:
         pass
 
 
+class NotebookDisplay:
+    """One line that renews itself in a cell's output."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._width = 0
+
+    def show(self, moment: Moment) -> None:
+        self._write(f"{self._title}: {moment.done:,} / {moment.total:,} rows · {describe(moment)}", end="")
+
+    def note(self, text: str) -> None:
+        self._write(text, end="\n")
+        self._width = 0
+
+    def close(self) -> None:
+        self._write("", end="\r")
+
+    def _write(self, text: str, end: str) -> None:
+        print("\r" + text.ljust(self._width), end=end, flush=True)  # noqa: T201 - a cell shows its stderr as an error
+        self._width = len(text)
+
+
 class NoDisplay:
     """Nothing at all."""
 
@@ -184,14 +206,18 @@ class Console:
 
     Args:
         live: a display that renews itself, for a terminal; otherwise plain lines.
+        notebook: the same for the output of a notebook's cell.
     """
 
     quiet: bool = False
     live: bool = False
+    notebook: bool = False
 
     def open(self, title: str, clock: Clock) -> Display:
         if self.quiet:
             return NoDisplay()
+        if self.notebook:
+            return NotebookDisplay(title)
         return LiveDisplay(title) if self.live else PlainDisplay(clock)
 
 

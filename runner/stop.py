@@ -22,8 +22,8 @@ class Stop:
         self.requested = False
         self.reason: RunnerError | None = None
         self._first = threading.Lock()  # one request counts, however many threads make one
-        self._home = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop | None = None  # where tasks wait, once there are any
+        self._home: int | None = None  # the thread of that loop
         self._waiting: set[asyncio.Task[Any]] = set()
         self._event = asyncio.Event()
 
@@ -46,7 +46,7 @@ class Stop:
 
     async def wait(self) -> None:
         """Return when a stop is requested."""
-        self._loop = asyncio.get_running_loop()
+        self._settle()
         await self._event.wait()
 
     def waiting(self) -> Stop:
@@ -57,12 +57,16 @@ class Stop:
         with self:
             await asyncio.sleep(seconds)
 
+    def _settle(self) -> None:
+        if self._loop is None:
+            self._home = threading.get_ident()
+            self._loop = asyncio.get_running_loop()
+
     def __enter__(self) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._loop = task.get_loop()  # before looking, or a request of another thread could be missed
+        self._settle()  # before looking, or a request of another thread could be missed
         if self.requested:
             raise asyncio.CancelledError
+        task = asyncio.current_task()
         if task is not None:
             self._waiting.add(task)
 

@@ -55,8 +55,8 @@ ORDER = [
     {"store", "summary", "plan", "progress"},
     {"pipeline", "calls", "report", "export", "listing", "dry_run"},
     {"execution", "connect", "event_loop", "workers.child"},
-    {"app"},
-    {"cli"},
+    {"app", "compare"},
+    {"api", "cli"},
 ]
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from runner import app
 from runner.errors import Exit
+from runner.load import load_job
 from runner.progress import Console
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
@@ -52,7 +53,7 @@ def test_a_real_file_goes_through(name: str, tmp_path: Path) -> None:
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "endpoints.yaml").write_text("simulator: {simulator: {latency_s: 0}}\n")
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
-    outcome = app.start(tmp_path / "job.yaml", {}, console=Console(quiet=True))
+    outcome = app.start(load_job(tmp_path / "job.yaml"), console=Console(quiet=True))
     assert outcome.exit_code == Exit.OK
     table = pq.read_table([str(path) for path in sorted(outcome.folder.glob("part-*.parquet"))])
     assert table.column("_index").to_pylist() == list(range(rows))
