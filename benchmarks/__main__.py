@@ -6,9 +6,15 @@ import os
 import platform
 import sys
 
-from benchmarks import limits, memory, speed
+from benchmarks import limits, memory, speed, strategies
 
-ALL = {"speed": speed.main, "latency": speed.latency, "limits": limits.main, "memory": memory.main}
+ALL = {
+    "speed": speed.main,
+    "latency": speed.latency,
+    "strategies": strategies.main,
+    "limits": limits.main,
+    "memory": memory.main,
+}
 
 
 def main() -> None:

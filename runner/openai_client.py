@@ -17,18 +17,19 @@ import asyncio
 import base64
 import json
 import math
+import ssl
 import threading
 import urllib.request
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import httpx2
 import openai
 import yarl
-from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, DefaultAioHttpClient, OpenAI
+from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, DefaultAioHttpClient, DefaultHttpxClient, OpenAI
 
 from runner.blocking import finish
 from runner.clock import Clock, SystemClock
@@ -82,7 +83,7 @@ def open_client(
         SpecError: the address, the key, a header or the environment's proxy cannot be used.
     """
     _check(connection)
-    chosen: _Transport
+    chosen: Transport
     if transport == "aiohttp" and connection.head_is_constant:
         chosen = AiohttpTransport(connection, path, concurrency)
     else:
@@ -100,10 +101,20 @@ def open_blocking_client(connection: Connection, path: str, *, clock: Clock | No
     return OpenAIClient(BlockingTransport(connection, path), connection, clock or SystemClock())
 
 
+class Transport(Protocol):
+    """Carries bodies to one path of an endpoint."""
+
+    async def post(self, body: bytes, timeout_s: float) -> Reply:
+        """Return the answer, if its status was 200; raises the SDK's errors otherwise."""
+
+    async def close(self) -> None:
+        """Close all connections."""
+
+
 class OpenAIClient:
     """A `Client` that turns the SDK's errors into the runner's."""
 
-    def __init__(self, transport: _Transport, connection: Connection, clock: Clock) -> None:
+    def __init__(self, transport: Transport, connection: Connection, clock: Clock) -> None:
         self._transport = transport
         self._connection = connection
         self._clock = clock
@@ -223,7 +234,9 @@ class BlockingTransport:
     def __init__(self, connection: Connection, path: str) -> None:
         self._connection = connection
         self._path = path
-        self._trust = httpx2.create_ssl_context()  # takes 20 ms: made once for all threads
+        # Takes 40 ms, so it is made once for all threads, and where there is no TLS an empty one that trusts nobody.
+        secure = yarl.URL(connection.base_url).scheme == "https"
+        self._trust = httpx2.create_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._of_thread = threading.local()
         self._clients: list[OpenAI] = []
 
@@ -232,7 +245,7 @@ class BlockingTransport:
         key = connection.api_key
         arguments = _sdk_arguments(connection) | {
             "api_key": key if isinstance(key, str) else lambda: finish(key()),
-            "http_client": httpx2.Client(verify=self._trust),
+            "http_client": DefaultHttpxClient(verify=self._trust),
         }
         if connection.azure_api_version is not None:
             client: OpenAI = AzureOpenAI(**arguments, azure_deployment=json.loads(body)["model"])
@@ -251,9 +264,6 @@ class BlockingTransport:
     async def close(self) -> None:
         for client in self._clients:
             client.close()
-
-
-_Transport = AiohttpTransport | SdkTransport | BlockingTransport
 
 
 async def prepare_head(connection: Connection, path: str) -> httpx2.Request:
