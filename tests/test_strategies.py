@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -348,42 +350,7 @@ def test_the_workers_share_of_the_rate_is_not_lost_on_slow_rows(project: Make) -
 
 # Other people's strategies --------------------------------------------------------------------------------------------
 
-PLUGIN = '''
-import asyncio
-from pydantic import Field
-from runner.strategies import Calls, Emit, Requests
-from runner.sections import Section
-
-
-class Pairs(Section):
-    pause_s: float = Field(default=0.0, ge=0, description="How long to wait between two pairs, in seconds.")
-
-
-class PairsStrategy:
-    """Sends two requests at a time."""
-
-    Options = Pairs
-
-    def __init__(self, concurrency: int, options: Pairs) -> None:
-        self.in_flight = min(2, concurrency)
-        self.pause_s = options.pause_s
-
-    async def run(self, requests: Requests, calls: Calls, emit: Emit) -> None:
-        async with calls.open(self.in_flight) as call:
-            pair = []
-            for request in requests:
-                if request is not None:
-                    pair.append(request)
-                if len(pair) == 2:
-                    await self.send(pair, call, emit)
-                    pair = []
-            await self.send(pair, call, emit)
-
-    async def send(self, pair, call, emit):
-        for result in await asyncio.gather(*map(call, pair)):
-            emit(result)
-        await asyncio.sleep(self.pause_s)
-'''
+PAGE = Path(__file__).parents[1] / "docs" / "strategies.md"
 
 
 def install(here: Project, entry: str) -> None:
@@ -391,7 +358,8 @@ def install(here: Project, entry: str) -> None:
     site = here.folder / "site"
     info = site / "pairs-1.0.dist-info"
     info.mkdir(parents=True)
-    (site / "pairs.py").write_text(PLUGIN)
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (site / "pairs.py").write_text(example)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pairs\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[runner.strategies]\npairs = {entry}\n")
     here.environ["PYTHONPATH"] = str(site)
