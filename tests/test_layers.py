@@ -41,7 +41,7 @@ def test_there_is_no_circle_of_imports() -> None:
 ORDER = [
     {"errors", "records", "clock", "stop", "atomic", "lock", "blocking"},
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules"},
-    {"sections", "strategies", "spec", "models", "config", "load", "snapshot"},
+    {"sections", "simulator.settings", "strategies", "spec", "models", "config", "load", "snapshot"},
     {"template", "limits", "retry", "prices", "dataset", "client", "journal", "tally", "simulator"},
     {"openai_client", "dialects", "answer", "output", "requests", "stats", "manifest"},
     {"call", "parts", "runs", "steady", "workers"},
