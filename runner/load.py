@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,6 +43,7 @@ class Job:
         prompts: role and template of each message, in order; with the text of the files they refer to.
         json_schema: the schema of the answers as `output.schema` has it, read from its file; None without one.
         options: the options of the strategy.
+        source: the job file as it was read, for what is only found wrong later.
     """
 
     spec: JobSpec
@@ -53,6 +54,7 @@ class Job:
     prompts: tuple[tuple[str, str], ...]
     json_schema: dict[str, Any] | None
     options: Section
+    source: Source = field(repr=False)
 
     @property
     def endpoint(self) -> EndpointSpec:
@@ -110,7 +112,7 @@ def load_job(
             elsewhere.gather(partial(endpoints[name].resolve, environ))
     if here or elsewhere or spec is None or options is None or endpoints is None or models is None:
         raise SpecErrors([*in_order(here), *elsewhere])
-    job = Job(spec, path, root, endpoints, models, prompts, schema, options)
+    job = Job(spec, path, root, endpoints, models, prompts, schema, options, source)
     _refuse_idle_workers(job, source)
     return job
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -114,23 +113,6 @@ def _column(rows: Sequence[dict[str, Any]], field: pa.Field) -> pa.Array:
     if field.name in _TIMES:
         return pa.array(values, pa.int64()).cast(field.type)
     return to_array(values, field)
-
-
-def kept_fields(schema: pa.Schema, keep: Sequence[str] | None) -> list[pa.Field]:
-    """Return the input columns that go to the output.
-
-    Raises:
-        SpecError: `keep` names a column that the input does not have.
-    """
-    if keep is None:
-        return list(schema)
-    names = schema.names
-    for name in keep:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = (f"did you mean `{near[0]}`? " if near else "") + f"columns: {', '.join(names)}"
-            raise SpecError(f"`input.keep` names `{name}`, and the input has no such column", hint=hint)
-    return [schema.field(name) for name in keep]
 
 
 def _refuse_clashes(inputs: Sequence[str], answers: Sequence[str]) -> None:

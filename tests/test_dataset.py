@@ -528,7 +528,7 @@ def test_missing_files(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "papers.jsonl").write_text("{}\n")
     assert str(problem(tmp_path, "data/paper.json")) == (
-        "there is no file `data/paper.json`\n  --> data/paper.json\nhint: did you mean `data/papers.jsonl`?"
+        "there is no file `data/paper.json`\n  --> input.path\nhint: did you mean `data/papers.jsonl`?"
     )
     assert problem(tmp_path, "dat/papers.jsonl").hint == "did you mean `data`?"
     assert problem(tmp_path, "data/*.csv").message == "no file matches `data/*.csv`"

@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 import zstandard
 
 from runner.dataset.files import Source
+from runner.dataset.settings import WrongSetting
 from runner.errors import InputError
 
 _BUFFER_BYTES = 1 << 18
@@ -64,9 +65,9 @@ def check_encoding(encoding: str) -> None:
     try:
         b"a".decode(encoding, "replace")
     except (LookupError, ValueError, AssertionError) as error:
-        raise InputError(
+        raise WrongSetting(
+            "encoding",
             f"there is no text encoding named {encoding!r}",
-            where="input.encoding",
             hint="for instance utf-8, cp1252, latin-1, utf-16, shift_jis or gb18030",
         ) from error
 

@@ -1,0 +1,185 @@
+"""What can be known before the first request is found then, and shown at its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+import yaml
+
+from runner.errors import RunnerError
+from runner.load import load_job
+from runner.plan import Plan, make_plan
+
+ROWS = [
+    {"id": "a", "text": "one", "tags": ["x"], "about": {"year": 1}},
+    {"id": "b", "text": "two", "tags": [], "about": {}},
+    {"id": "c", "text": "three", "tags": ["y"], "about": {"year": 0}},
+]
+JOB = Path("job.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("configs/prompts").mkdir(parents=True)
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+
+
+def job(user: str, **settings: Any) -> Path:
+    """Write a job with this prompt, and with these keys of `input`."""
+    keys = {"input": {"path": "rows.jsonl", **settings}, "prompt": {"user": user}}
+    return written(yaml.safe_dump(keys))
+
+
+def written(text: str) -> Path:
+    JOB.write_text(dedent(text).lstrip("\n") + "model: gpt-6-luna\nendpoint: simulator\n")
+    return JOB
+
+
+def plan(path: Path, **overrides: str) -> Plan:
+    return make_plan(load_job(path, overrides=overrides))
+
+
+def said(path: Path, **overrides: str) -> str:
+    """What a job ends in before anything is sent."""
+    with pytest.raises(RunnerError) as caught:
+        plan(path, **overrides).survey()
+    assert caught.value.exit_code == 2
+    return f"error: {caught.value}"
+
+
+def expect(shown: str) -> str:
+    return dedent(shown).strip("\n")
+
+
+# Rows that the prompt cannot be made of -------------------------------------------------------------------------------
+
+
+def test_a_file_of_another_format_is_told_by_its_first_line() -> None:
+    Path("rows.csv").write_text("id,text\n1,one\n2,two\n")
+    path = job("{{ text }}", path="rows.csv", format="jsonl", id="id", keep=["text"])
+    assert said(path).splitlines()[:2] == [
+        "error: 3 rows of the input are bad, the first because: not valid JSON: Expecting value at column 1",
+        "  --> rows.csv:1",
+    ]
+    made = plan(path, **{"input.on_bad_row": "error_row"})
+    assert made.output(made.survey()).copied == ()
+
+
+# Columns that are not there -------------------------------------------------------------------------------------------
+
+NO_SUCH_COLUMNS = """
+    input:
+      path: rows.jsonl
+      id: idd
+      keep: [id, txt]
+    prompt:
+      messages:
+        - {role: system, content: Be brief.}
+        - role: user
+          content: |
+            {{ txet }} and {{ titel }}
+"""
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "header.csv"])
+def test_all_names_of_columns_that_are_not_there_come_at_once(name: str) -> None:
+    Path("rows.csv").write_text("id,text,tags\n1,2,3\n")
+    Path("header.csv").write_text("id,text,tags\n")
+    others = "`id`, `text`, `tags`, `about`" if name == "rows.jsonl" else "`id`, `text`, `tags`"
+    assert said(written(NO_SUCH_COLUMNS.replace("rows.jsonl", name))) == expect(f"""
+        error: `input.id` names `idd`, and the input has no such column
+          --> job.yaml:3:7
+           |
+         3 |   id: idd
+           |       ^
+        hint: did you mean `id`?
+
+        error: `input.keep` names `txt`, and the input has no such column
+          --> job.yaml:4:14
+           |
+         4 |   keep: [id, txt]
+           |              ^
+        hint: did you mean `text`?
+
+        error: the prompt uses `titel`, and the input has no such column
+          --> job.yaml:9:16
+           |
+         9 |       content: |
+           |                ^
+        hint: there are {others}
+
+        error: the prompt uses `txet`, and the input has no such column
+          --> job.yaml:9:16
+           |
+         9 |       content: |
+           |                ^
+        hint: did you mean `text`?
+    """)
+
+
+def test_an_input_without_columns_says_nothing_of_them() -> None:
+    Path("empty.csv").write_text("")
+    made = plan(written(NO_SUCH_COLUMNS.replace("rows.jsonl", "empty.csv")))
+    assert made.output(made.survey()).copied == ()
+
+
+# Templates that are wrong ---------------------------------------------------------------------------------------------
+
+
+def test_a_template_that_is_not_valid_is_shown_at_its_line() -> None:
+    in_a_block = """
+        input: {path: rows.jsonl}
+        prompt:
+          user: |
+            One {{ text }}
+
+            two {{ text | nofilter }}
+    """
+    assert said(written(in_a_block)) == expect("""
+        error: the user prompt is not a valid template: No filter named 'nofilter'.
+          --> job.yaml:6:5
+           |
+         6 |     two {{ text | nofilter }}
+           |     ^
+        hint: write {% raw %}…{% endraw %} around braces that are meant as text
+    """)
+    in_quotes = 'input: {path: rows.jsonl}\nprompt: {user: "{{ text"}\n'
+    assert "\n  --> job.yaml:2:16\n" in said(written(in_quotes))
+    as_option = {"prompt.user": '"{{ text"'}
+    assert '\n  --> --set prompt.user="{{ text"\n' in said(written(in_a_block), **as_option)
+
+
+@pytest.mark.parametrize("system", ["{file: wrong.txt}", "\"{% include 'wrong.txt' %}\""])
+def test_a_prompt_file_that_is_not_valid_is_shown_at_its_line(system: str) -> None:
+    Path("configs/prompts/wrong.txt").write_text("fine\n{{ text | nofilter }}\n")
+    assert said(written(f"input: {{path: rows.jsonl}}\nprompt: {{system: {system}, user: x}}\n")) == expect("""
+        error: the system prompt is not a valid template: No filter named 'nofilter'.
+          --> configs/prompts/wrong.txt:2:1
+           |
+         2 | {{ text | nofilter }}
+           | ^
+        hint: write {% raw %}…{% endraw %} around braces that are meant as text
+    """)
+
+
+# Settings that do not fit ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "column", "message"),
+    [
+        ("path: row.jsonl", 15, "there is no file `row.jsonl`"),
+        ("path: 'x*.csv'", 15, "no file matches `x*.csv`"),
+        ("path: configs", 15, "`configs` is a folder"),
+        ("path: rows.jsonl, delimiter: ';'", 38, "`delimiter` is for CSV files, and `rows.jsonl` is read as jsonl"),
+        ("delimiter: '|', quote: '|', path: x.csv", 20, "`delimiter` and `quote` are both '|'"),
+    ],
+)
+def test_a_setting_that_does_not_fit_the_files_is_shown_at_its_place(setting: str, column: int, message: str) -> None:
+    shown = said(written(f"input: {{{setting}}}\nprompt: {{user: x}}\n")).splitlines()
+    assert shown[:2] == [f"error: {message}", f"  --> job.yaml:1:{column}"]
