@@ -11,9 +11,8 @@ from typing import Any
 from runner.load import load_job
 from runner.plan import Plan, make_plan
 from runner.progress import duration
-from runner.records import Request, Usage
+from runner.records import Usage
 from runner.requests import CHARACTERS_PER_TOKEN
-from runner.template import MissingField
 
 _SHOWN_CHARACTERS = 3000
 
@@ -23,6 +22,7 @@ class Estimate:
     """What a run would take, from a sample of the whole input.
 
     Attributes:
+        bad_example: where the first bad row is, and why it is bad.
         output_tokens: (fewest, most) that all answers together may have; most is None without a maximum.
         cost_usd: (lowest, highest); None where price or maximum is unknown.
         earliest_finish_s: how long the limits alone make it take, in seconds.
@@ -33,6 +33,7 @@ class Estimate:
     endpoint: str
     rows: int
     bad_rows: int
+    bad_example: str | None
     repeated_ids: int
     sample: int
     first_request: dict[str, Any] | None
@@ -47,9 +48,10 @@ class Estimate:
     def text(self) -> str:
         """Return the estimate for a terminal."""
         out = [f"{self.job}: a dry run, nothing was sent", ""]
-        bad = f", {self.bad_rows:,} of them bad" if self.bad_rows else ""
         repeated = f", {self.repeated_ids:,} repeat an earlier id" if self.repeated_ids else ""
-        out.append(f"  rows      {self.rows:,}{bad}{repeated}")
+        out.append(f"  rows      {self.rows:,}{repeated}")
+        if self.bad_rows:
+            out.append(f"  bad       {self.bad_rows:,} of them, for instance {self.bad_example}")
         out.append(f"  model     {self.model} at {self.endpoint}")
         fewest, most = self.output_tokens
         answers = f"at least {fewest:,} out, no maximum set" if most is None else f"{fewest:,} to {most:,} out"
@@ -85,7 +87,7 @@ def dry_run(job_file: Path, overrides: Mapping[str, str], *, rehearse: bool = Fa
     plan = make_plan(job)
     found = plan.survey()
     plan.output(found)
-    requests = [request for request in (_build(plan, item) for item in found.sample) if request is not None]
+    requests = [plan.builder.build(item) for item in found.sample]
     rows = found.rows - found.bad
     mean_input = sum(request.input_tokens for request in requests) / len(requests) if requests else 0.0
     fewest = _shortest_answer(plan)
@@ -103,6 +105,7 @@ def dry_run(job_file: Path, overrides: Mapping[str, str], *, rehearse: bool = Fa
         job.endpoint.name,
         found.rows,
         found.bad,
+        f"{found.bad_examples[0].where}: {found.bad_examples[0].reason}" if found.bad else None,
         found.repeated_ids,
         len(requests),
         json.loads(requests[0].body) if requests else None,
@@ -114,13 +117,6 @@ def dry_run(job_file: Path, overrides: Mapping[str, str], *, rehearse: bool = Fa
         ),
         max(minutes) * 60 if minutes else None,
     )
-
-
-def _build(plan: Plan, item: Any) -> Request | None:
-    try:
-        return plan.builder.build(item)
-    except MissingField:
-        return None
 
 
 def _shortest_answer(plan: Plan) -> int:

@@ -34,8 +34,12 @@ class Plan:
     tariff: Tariff
 
     def unfit(self, item: Item) -> str | None:
-        """Return why a row cannot be made into a prompt, where its missing fields tell; None: it can."""
-        if self.template.names <= item.fields.keys():
+        """Return why a row cannot be made into a prompt; None: it can.
+
+        Raises:
+            PromptError: the template is wrong, whatever the row.
+        """
+        if self.template.simple and self.template.names <= item.fields.keys():
             return None
         try:
             self.template.render(item.fields)
@@ -48,7 +52,7 @@ class Plan:
 
         Raises:
             InputError: the input cannot be read, or has bad rows that the job does not allow.
-            SpecErrors: the job names columns that are not there.
+            SpecErrors: the job names columns that are not there, or the prompt does what it may not.
         """
         with at_its_place(self.job):
             found = survey(self.dataset, self.unfit, self._check_columns, progress)

@@ -161,7 +161,7 @@ class InputSpec(Section):
     on_bad_row: Literal["fail", "error_row", "skip"] = Field(
         default="fail",
         description=(
-            "What to do with a row that cannot be used: `fail` stops before anything is sent where it can be known, "
+            "What to do with a row that cannot be used: `fail` stops before anything is sent, "
             "`error_row` makes it a failed row of the output, `skip` leaves it out."
         ),
         examples=["error_row"],

@@ -65,6 +65,7 @@ class PromptTemplate:
 
     Attributes:
         names: the columns that are put in, those of included files too.
+        simple: it only puts columns between texts: a row that has them all can be made into a prompt.
 
     Raises:
         PromptError: a template is not valid Jinja2.
@@ -98,6 +99,7 @@ class PromptTemplate:
                     hint="write {% raw %}…{% endraw %} around braces that are meant as text",
                 ) from None
         self.names = frozenset(self._first_use)
+        self.simple = all(isinstance(part, _Filled) for _, part in self._messages)
 
     def _names_in(self, tree: jinja2.nodes.Template, above: frozenset[str] = frozenset()) -> set[str]:
         """Return the columns that a template uses, and note those that it can do without.

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from runner.dry_run import dry_run
 from runner.errors import RunnerError
 from runner.load import load_job
 from runner.plan import Plan, make_plan
@@ -57,6 +58,36 @@ def expect(shown: str) -> str:
 
 
 # Rows that the prompt cannot be made of -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("user", "bad", "first", "reason"),
+    [
+        ("{{ 1 / 0 }}", 3, 1, "division by zero"),
+        ("{{ about.month }}", 3, 1, "'dict object' has no attribute 'month'"),
+        ("{{ tags[0] }}", 1, 2, "list object has no element 0"),
+        ("{{ 1 / about.year }}", 2, 2, "'dict object' has no attribute 'year'"),
+    ],
+)
+def test_rows_that_a_template_cannot_be_filled_in_with_are_bad(user: str, bad: int, first: int, reason: str) -> None:
+    count = "1 row of the input is" if bad == 1 else f"{bad} rows of the input are"
+    assert said(job(user)).startswith(
+        f"error: {count} bad, the first because: the prompt cannot be filled in: {reason}\n  --> rows.jsonl:{first}"
+    )
+    for how, rows in (("error_row", 3), ("skip", 3 - bad)):
+        made = plan(job(user, on_bad_row=how))
+        found = made.survey()
+        assert (found.rows, found.bad, len(found.sample)) == (3, bad, 3 - bad)
+        assert len(list(made.rows())) == rows
+
+
+def test_a_dry_run_tells_of_bad_rows() -> None:
+    with pytest.raises(RunnerError, match="3 rows of the input are bad"):
+        dry_run(job("{{ 1 / 0 }}"), {})
+    found = dry_run(job("{{ tags[0] }}", on_bad_row="error_row"), {})
+    assert (found.rows, found.bad_rows, found.sample) == (3, 1, 2)
+    assert "\n  bad       1 of them, for instance rows.jsonl:2: the prompt cannot be filled in: list" in found.text()
+    assert "bad" not in dry_run(job("{{ text }}"), {}).text()
 
 
 def test_a_file_of_another_format_is_told_by_its_first_line() -> None:
@@ -165,6 +196,22 @@ def test_a_prompt_file_that_is_not_valid_is_shown_at_its_line(system: str) -> No
            | ^
         hint: write {% raw %}…{% endraw %} around braces that are meant as text
     """)
+
+
+@pytest.mark.parametrize("how", ["fail", "error_row", "skip"])
+@pytest.mark.parametrize(
+    ("user", "message"),
+    [
+        (
+            "{{ text.__class__.__mro__ }}",
+            "the prompt does what prompts may not: access to attribute '__class__' of 'str' object is unsafe.",
+        ),
+        ("{% include 'none.txt' %}", "the prompt includes `none.txt`, which is not in configs/prompts/"),
+    ],
+)
+def test_what_no_prompt_may_do_is_an_error_whatever_happens_to_bad_rows(how: str, user: str, message: str) -> None:
+    text = f"input: {{path: rows.jsonl, on_bad_row: {how}}}\nprompt:\n  user: |\n    {user}\n"
+    assert said(written(text)).splitlines()[:2] == [f"error: {message}", "  --> job.yaml:3:9"]
 
 
 # Settings that do not fit ---------------------------------------------------------------------------------------------

@@ -134,6 +134,8 @@ def outcome(text: str, fields: dict[str, Any]) -> tuple[str, str]:
 @pytest.mark.parametrize("text", ["{{ a }}", "x {{ a }} y {{ row['b c'] }}", "no fields", ""])
 def test_nearly_all_templates_are_simple(text: str) -> None:
     fields = {"a": "1", "b c": "2"}
+    assert PromptTemplate([("user", text)]).simple
+    assert not PromptTemplate([("user", text), ("user", "{{ a | upper }}")]).simple
     assert fill(text, **fields) == text.replace("{{ a }}", "1").replace("{{ row['b c'] }}", "2")
 
 
