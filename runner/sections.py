@@ -337,7 +337,7 @@ class StopSpec(Section):
         default=0.5,
         ge=0,
         le=1,
-        description="Stop when more than this share of the rows failed; `null`: never.",
+        description="Stop when more than this share of the rows that were sent failed; `null`: never.",
         examples=[0.2],
     )
-    after: int = Field(default=100, ge=1, description="Look at the error rate only after this many rows.")
+    after: int = Field(default=100, ge=1, description="Look at the error rate only after this many rows were sent.")
