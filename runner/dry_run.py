@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,8 @@ class Estimate:
         if low is None:
             return f"unknown: `{self.model}` is not in configs/models.yaml"
         if high is None:
-            return f"at least ${low:,.4f}; no maximum, because the job sets no longest answer"
-        return f"${low:,.4f} to ${high:,.4f}"
+            return f"at least about ${low:,.4f}; no maximum, because the job sets no longest answer"
+        return f"about ${low:,.4f} to ${high:,.4f}"
 
 
 def dry_run(job_file: Path, overrides: Mapping[str, str], *, rehearse: bool = False) -> Estimate:
@@ -89,16 +89,16 @@ def dry_run(job_file: Path, overrides: Mapping[str, str], *, rehearse: bool = Fa
     plan.output(found)
     requests = [plan.builder.build(item) for item in found.sample]
     rows = found.rows - found.bad
-    mean_input = sum(request.input_tokens for request in requests) / len(requests) if requests else 0.0
-    fewest = _shortest_answer(plan)
+    inputs = [request.input_tokens for request in requests]
+    mean_input = sum(inputs) / len(inputs) if inputs else 0.0
     most = plan.builder.max_output_tokens
+    fewest = _shortest_answer(plan) if most is None else min(most, _shortest_answer(plan))
     limits = job.limits
     minutes = []
     if limits.requests_per_minute:
         minutes.append(rows / limits.requests_per_minute)
     if limits.tokens_per_minute:
         minutes.append(rows * (mean_input + (fewest if most is None else most)) / limits.tokens_per_minute)
-    tier = job.spec.parameters.get("service_tier")
     return Estimate(
         job.spec.name,
         job.spec.model,
@@ -111,10 +111,7 @@ def dry_run(job_file: Path, overrides: Mapping[str, str], *, rehearse: bool = Fa
         json.loads(requests[0].body) if requests else None,
         round(rows * mean_input),
         (rows * fewest, None if most is None else rows * most),
-        (
-            _cost(plan, rows, mean_input, fewest, tier),
-            None if most is None else _cost(plan, rows, mean_input, most, tier),
-        ),
+        (_cost(plan, rows, inputs, fewest), None if most is None else _cost(plan, rows, inputs, most)),
         max(minutes) * 60 if minutes else None,
     )
 
@@ -125,10 +122,18 @@ def _shortest_answer(plan: Plan) -> int:
     if labels is not None:
         return round((min(map(len, labels)) + len('{"label":""}')) / CHARACTERS_PER_TOKEN)
     if plan.answer.schema is not None:
-        return round(sum(len(name) + 4 for name in plan.answer.schema.get("properties", {})) / CHARACTERS_PER_TOKEN)
+        required = plan.answer.schema.get("required", ())
+        return max(1, round(sum(len(name) + len('"":1') for name in required) / CHARACTERS_PER_TOKEN))
     return 1
 
 
-def _cost(plan: Plan, rows: int, input_tokens: float, output_tokens: int, tier: str | None) -> float | None:
-    cost = plan.tariff.cost_usd(Usage(round(input_tokens), 0, output_tokens, 0), tier)
-    return None if cost is None else round(cost * rows, 6)
+def _cost(plan: Plan, rows: int, inputs: Sequence[int], output_tokens: int) -> float | None:
+    """Return what the rows cost when they are like a sample: its tokens of input, and as many of output each."""
+    tier = plan.job.spec.parameters.get("service_tier")
+    total = 0.0
+    for tokens in inputs:
+        cost = plan.tariff.cost_usd(Usage(tokens, 0, output_tokens, 0), tier)
+        if cost is None:
+            return None
+        total += cost
+    return round(total / len(inputs) * rows, 6) if inputs else 0.0
