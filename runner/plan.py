@@ -10,7 +10,7 @@ from runner.dataset import Dataset, open_dataset
 from runner.dataset.nearest import nearest
 from runner.dataset.survey import Survey, survey
 from runner.dialects import Dialect, dialect
-from runner.errors import InputError
+from runner.errors import InputError, SpecError
 from runner.load import PROMPTS, Job
 from runner.output import Output
 from runner.places import at_its_place, prompt_problem
@@ -82,12 +82,20 @@ class Plan:
         """Return the output's columns.
 
         Raises:
-            SpecError: two columns would have the same name.
+            SpecErrors: two columns would have the same name.
         """
-        keep = self.job.spec.input.keep
+        spec = self.job.spec
+        keep = spec.input.keep
         if keep is None or not found.columns:  # none are known where no row could be read
             keep = found.columns
-        return Output.of([found.schema.field(name) for name in keep], self.answer.fields, self.job.spec.model)
+        copied = [found.schema.field(name) for name in keep]
+        rename = "name the answer's column with `output.column`"
+        if self.job.json_schema is not None:
+            rename = "rename the property in the schema"
+        try:
+            return Output.of(copied, self.answer.fields, spec.model, rename=rename)
+        except SpecError as error:
+            raise SpecErrors([self.job.source.problem(("input", "keep"), error.message, error.hint)]) from None
 
     def rows(self) -> Iterator[Item | BadRow]:
         """Yield the rows of the run; bad ones are left out where the job says so."""

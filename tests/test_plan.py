@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from runner.dry_run import dry_run
-from runner.errors import RunnerError
+from runner.errors import RunnerError, SpecError
 from runner.load import load_job
 from runner.plan import Plan, make_plan
 
@@ -157,6 +157,31 @@ def test_an_input_without_columns_says_nothing_of_them() -> None:
     Path("empty.csv").write_text("")
     made = plan(written(NO_SUCH_COLUMNS.replace("rows.jsonl", "empty.csv")))
     assert made.output(made.survey()).copied == ()
+
+
+# Columns of the same name ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("output", "way_out"),
+    [
+        ("{column: text}", "name the answer's column with `output.column`"),
+        ("{column: text, labels: [a, b]}", "name the answer's column with `output.column`"),
+        ("{strict: false, schema: {type: object, properties: {text: {}}}}", "rename the property in the schema"),
+    ],
+)
+def test_a_column_of_input_and_answer_is_refused_with_a_way_out_that_works(output: str, way_out: str) -> None:
+    made = plan(written(f"input: {{path: rows.jsonl}}\nprompt: {{user: x}}\noutput: {output}\n"))
+    with pytest.raises(SpecError) as caught:
+        made.output(made.survey())
+    assert str(caught.value) == expect(f"""
+        the input and the answer both have a column `text`
+          --> job.yaml:1:1
+           |
+         1 | input: {{path: rows.jsonl}}
+           | ^
+        hint: {way_out}, or list the columns to copy under `input.keep`, without it
+    """)
 
 
 # Templates that are wrong ---------------------------------------------------------------------------------------------
