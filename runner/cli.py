@@ -283,19 +283,15 @@ def schema() -> int:
 @click.option("--settings", default="{}", metavar="YAML", help="What an endpoint's `simulator:` block may hold.")
 def simulate(port: int, host: str, settings: str) -> int:
     """Start a local OpenAI-compatible server, and keep it running until Ctrl-C."""
-    import yaml
-    from pydantic import ValidationError
-
+    from runner.problems import SpecErrors
     from runner.simulator import SimulatorSettings, serve
+    from runner.validation import check
+    from runner.yaml_source import parse
 
-    try:
-        wanted = SimulatorSettings.model_validate(yaml.safe_load(settings) or {})
-    except yaml.YAMLError as error:
-        raise SpecError(f"--settings is not YAML: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(step) for step in first["loc"])
-        raise SpecError(f"--settings: `{place}`: {first['msg']}", hint="see docs/simulator.md") from None
+    source = parse(settings, "--settings", what="value of --settings", may_be_empty=True)
+    wanted, problems = check(SimulatorSettings, source, source.data)
+    if wanted is None or source.problems:
+        raise SpecErrors([*source.problems, *problems])
 
     def announce(base_url: str) -> None:
         click.echo(base_url)

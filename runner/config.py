@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_v
 from runner.errors import SpecError
 from runner.problems import At, Finding, Problem, SpecErrors, complain, display, in_order, listed, suggest
 from runner.sections import LimitsSpec, Section
+from runner.simulator.settings import SimulatorSettings
 from runner.validation import check
 from runner.yaml_source import Source, read
 
@@ -81,7 +82,7 @@ class EndpointSpec(Section):
     azure_api_version: Plain | None = Field(
         default=None, min_length=1, description="Use Azure's addresses with this API version.", examples=["2026-10-01"]
     )
-    simulator: dict[str, Any] | None = Field(
+    simulator: SimulatorSettings | None = Field(
         default=None,
         description="Start the built-in simulator with these settings, in place of `base_url`.",
         examples=[{"latency_s": {"median": 0.2, "p95": 0.5}}],
@@ -135,7 +136,7 @@ class EndpointSpec(Section):
 
     @field_validator("simulator")
     @classmethod
-    def _one_place(cls, simulator: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+    def _one_place(cls, simulator: SimulatorSettings | None, info: ValidationInfo) -> SimulatorSettings | None:
         if simulator is not None and info.data.get("base_url") is not None:
             complain([Finding("and `base_url` exclude each other", hint="keep one of them", on_key=True)])
         return simulator
@@ -254,7 +255,7 @@ class ResolvedEndpoint:
     project: str | None
     headers: dict[str, str] = field(default_factory=dict)
     azure_api_version: str | None = None
-    simulator: dict[str, Any] | None = None
+    simulator: SimulatorSettings | None = None
     written_url: str | None = None
 
     @property
@@ -277,7 +278,7 @@ class ResolvedEndpoint:
 
 BUILT_IN: tuple[EndpointSpec, ...] = (
     EndpointSpec(name="openai", base_url="https://api.openai.com/v1", api_key_env="OPENAI_API_KEY"),
-    EndpointSpec(name="simulator", simulator={"latency_s": {"median": 0.2, "p95": 0.5}}),
+    EndpointSpec(name="simulator", simulator=SimulatorSettings()),
 )
 
 
@@ -338,7 +339,7 @@ def load_endpoints(root: Path) -> Endpoints:
         if spec.base_url is None and spec.simulator is None:
             hint = "for example `base_url: http://localhost:8000/v1`"
             problems.append(source.problem(at, f"`{name}` needs `base_url`", hint, on_key=True))
-        problems += _literal_keys(source, spec.simulator, (name, "simulator"))
+        problems += _literal_keys(source, entry.get("simulator"), (name, "simulator"))
         spec = spec.model_copy(update={"name": name})
         spec._places.update(_places(source, name))
         spec._root = root
@@ -354,6 +355,9 @@ def _literal_keys(source: Source, tree: Any, at: At) -> Iterator[Problem]:
     elif isinstance(tree, Mapping):
         for key, value in tree.items():
             yield from _literal_keys(source, value, (*at, key))
+    elif isinstance(tree, list):
+        for index, value in enumerate(tree):
+            yield from _literal_keys(source, value, (*at, index))
 
 
 def _places(source: Source, name: str) -> dict[str, str]:

@@ -20,9 +20,9 @@ def connected(job: Job) -> Iterator[Connection]:
     if endpoint.simulator is None:
         yield connection_to(endpoint, endpoint.base_url or "")
         return
-    from runner.simulator import SimulatorProcess, SimulatorSettings
+    from runner.simulator import SimulatorProcess
 
-    with SimulatorProcess(SimulatorSettings.model_validate(endpoint.simulator)) as process:
+    with SimulatorProcess(endpoint.simulator) as process:
         yield connection_to(endpoint, process.base_url)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,8 @@ from typing import Any
 from runner.load import load_job
 from runner.plan import Plan, make_plan
 from runner.progress import duration
-from runner.records import Request, Usage
+from runner.records import Usage
 from runner.requests import CHARACTERS_PER_TOKEN
-from runner.template import MissingField
 
 _SHOWN_CHARACTERS = 3000
 
@@ -23,6 +22,7 @@ class Estimate:
     """What a run would take, from a sample of the whole input.
 
     Attributes:
+        bad_example: where the first bad row is, and why it is bad.
         output_tokens: (fewest, most) that all answers together may have; most is None without a maximum.
         cost_usd: (lowest, highest); None where price or maximum is unknown.
         earliest_finish_s: how long the limits alone make it take, in seconds.
@@ -33,6 +33,7 @@ class Estimate:
     endpoint: str
     rows: int
     bad_rows: int
+    bad_example: str | None
     repeated_ids: int
     sample: int
     first_request: dict[str, Any] | None
@@ -47,9 +48,10 @@ class Estimate:
     def text(self) -> str:
         """Return the estimate for a terminal."""
         out = [f"{self.job}: a dry run, nothing was sent", ""]
-        bad = f", {self.bad_rows:,} of them bad" if self.bad_rows else ""
         repeated = f", {self.repeated_ids:,} repeat an earlier id" if self.repeated_ids else ""
-        out.append(f"  rows      {self.rows:,}{bad}{repeated}")
+        out.append(f"  rows      {self.rows:,}{repeated}")
+        if self.bad_rows:
+            out.append(f"  bad       {self.bad_rows:,} of them, for instance {self.bad_example}")
         out.append(f"  model     {self.model} at {self.endpoint}")
         fewest, most = self.output_tokens
         answers = f"at least {fewest:,} out, no maximum set" if most is None else f"{fewest:,} to {most:,} out"
@@ -71,8 +73,8 @@ class Estimate:
         if low is None:
             return f"unknown: `{self.model}` is not in configs/models.yaml"
         if high is None:
-            return f"at least ${low:,.4f}; no maximum, because the job sets no longest answer"
-        return f"${low:,.4f} to ${high:,.4f}"
+            return f"at least about ${low:,.4f}; no maximum, because the job sets no longest answer"
+        return f"about ${low:,.4f} to ${high:,.4f}"
 
 
 def dry_run(job_file: Path, overrides: Mapping[str, str]) -> Estimate:
@@ -85,42 +87,33 @@ def dry_run(job_file: Path, overrides: Mapping[str, str]) -> Estimate:
     plan = make_plan(job)
     found = plan.survey()
     plan.output(found)
-    requests = [request for request in (_build(plan, item) for item in found.sample) if request is not None]
+    requests = [plan.builder.build(item) for item in found.sample]
     rows = found.rows - found.bad
-    mean_input = sum(request.input_tokens for request in requests) / len(requests) if requests else 0.0
-    fewest = _shortest_answer(plan)
+    inputs = [request.input_tokens for request in requests]
+    mean_input = sum(inputs) / len(inputs) if inputs else 0.0
     most = plan.builder.max_output_tokens
+    fewest = _shortest_answer(plan) if most is None else min(most, _shortest_answer(plan))
     limits = job.limits
     minutes = []
     if limits.requests_per_minute:
         minutes.append(rows / limits.requests_per_minute)
     if limits.tokens_per_minute:
         minutes.append(rows * (mean_input + (fewest if most is None else most)) / limits.tokens_per_minute)
-    tier = job.spec.parameters.get("service_tier")
     return Estimate(
         job.spec.name,
         job.spec.model,
         job.endpoint.name,
         found.rows,
         found.bad,
+        f"{found.bad_examples[0].where}: {found.bad_examples[0].reason}" if found.bad else None,
         found.repeated_ids,
         len(requests),
         json.loads(requests[0].body) if requests else None,
         round(rows * mean_input),
         (rows * fewest, None if most is None else rows * most),
-        (
-            _cost(plan, rows, mean_input, fewest, tier),
-            None if most is None else _cost(plan, rows, mean_input, most, tier),
-        ),
+        (_cost(plan, rows, inputs, fewest), None if most is None else _cost(plan, rows, inputs, most)),
         max(minutes) * 60 if minutes else None,
     )
-
-
-def _build(plan: Plan, item: Any) -> Request | None:
-    try:
-        return plan.builder.build(item)
-    except MissingField:
-        return None
 
 
 def _shortest_answer(plan: Plan) -> int:
@@ -129,10 +122,18 @@ def _shortest_answer(plan: Plan) -> int:
     if labels is not None:
         return round((min(map(len, labels)) + len('{"label":""}')) / CHARACTERS_PER_TOKEN)
     if plan.answer.schema is not None:
-        return round(sum(len(name) + 4 for name in plan.answer.schema.get("properties", {})) / CHARACTERS_PER_TOKEN)
+        required = plan.answer.schema.get("required", ())
+        return max(1, round(sum(len(name) + len('"":1') for name in required) / CHARACTERS_PER_TOKEN))
     return 1
 
 
-def _cost(plan: Plan, rows: int, input_tokens: float, output_tokens: int, tier: str | None) -> float | None:
-    cost = plan.tariff.cost_usd(Usage(round(input_tokens), 0, output_tokens, 0), tier)
-    return None if cost is None else round(cost * rows, 6)
+def _cost(plan: Plan, rows: int, inputs: Sequence[int], output_tokens: int) -> float | None:
+    """Return what the rows cost when they are like a sample: its tokens of input, and as many of output each."""
+    tier = plan.job.spec.parameters.get("service_tier")
+    total = 0.0
+    for tokens in inputs:
+        cost = plan.tariff.cost_usd(Usage(tokens, 0, output_tokens, 0), tier)
+        if cost is None:
+            return None
+        total += cost
+    return round(total / len(inputs) * rows, 6) if inputs else 0.0

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,6 +44,7 @@ class Job:
         json_schema: the schema of the answers as `output.schema` has it, read from its file; None without one.
         options: the options of the strategy.
         overrides: what was asked for besides the job file: dotted key to YAML text.
+        source: the job file as it was read, for what is only found wrong later.
     """
 
     spec: JobSpec
@@ -55,6 +56,7 @@ class Job:
     json_schema: dict[str, Any] | None
     options: Section
     overrides: Mapping[str, str]
+    source: Source = field(repr=False)
 
     @property
     def endpoint(self) -> EndpointSpec:
@@ -112,7 +114,7 @@ def load_job(
             elsewhere.gather(partial(endpoints[name].resolve, environ))
     if here or elsewhere or spec is None or options is None or endpoints is None or models is None:
         raise SpecErrors([*in_order(here), *elsewhere])
-    job = Job(spec, path, root, endpoints, models, prompts, schema, options, dict(overrides or {}))
+    job = Job(spec, path, root, endpoints, models, prompts, schema, options, dict(overrides or {}), source)
     _refuse_idle_workers(job, source)
     return job
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,14 +56,24 @@ class Output:
         self._model = model
 
     @classmethod
-    def of(cls, input_fields: Sequence[pa.Field], answer_fields: Sequence[pa.Field], model: str) -> Output:
+    def of(
+        cls,
+        input_fields: Sequence[pa.Field],
+        answer_fields: Sequence[pa.Field],
+        model: str,
+        *,
+        rename: str = "give the answer's column another name",
+    ) -> Output:
         """Return the output that copies `input_fields` and adds the answer's and the runner's columns.
+
+        Args:
+            rename: how the answer's columns get other names, for the hint.
 
         Raises:
             SpecError: two columns would have the same name.
         """
         copied = [f.name for f in input_fields]
-        _refuse_clashes(copied, [f.name for f in answer_fields])
+        _refuse_clashes(copied, [f.name for f in answer_fields], rename)
         return cls(pa.schema([*input_fields, *answer_fields, *RUNNER_FIELDS]), copied, model)
 
     def row(self, result: Result) -> dict[str, Any]:
@@ -116,24 +125,7 @@ def _column(rows: Sequence[dict[str, Any]], field: pa.Field) -> pa.Array:
     return to_array(values, field)
 
 
-def kept_fields(schema: pa.Schema, keep: Sequence[str] | None) -> list[pa.Field]:
-    """Return the input columns that go to the output.
-
-    Raises:
-        SpecError: `keep` names a column that the input does not have.
-    """
-    if keep is None:
-        return list(schema)
-    names = schema.names
-    for name in keep:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = (f"did you mean `{near[0]}`? " if near else "") + f"columns: {', '.join(names)}"
-            raise SpecError(f"`input.keep` names `{name}`, and the input has no such column", hint=hint)
-    return [schema.field(name) for name in keep]
-
-
-def _refuse_clashes(inputs: Sequence[str], answers: Sequence[str]) -> None:
+def _refuse_clashes(inputs: Sequence[str], answers: Sequence[str], rename: str) -> None:
     own = {f.name for f in RUNNER_FIELDS}
     for name in inputs:
         if name in own:
@@ -144,11 +136,8 @@ def _refuse_clashes(inputs: Sequence[str], answers: Sequence[str]) -> None:
         if name in answers:
             raise SpecError(
                 f"the input and the answer both have a column `{name}`",
-                hint="name the answer's column with `output.column`, or leave the input's out of `input.keep`",
+                hint=f"{rename}, or list the columns to copy under `input.keep`, without it",
             )
-    for name in answers:
-        if name in own:
-            raise SpecError(f"the answer's column `{name}` has the name of one of the runner's own columns")
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -76,6 +76,15 @@ def seal(folder: Path, number: int, schema: pa.Schema, metadata: Mapping[str, An
     source.unlink()
 
 
+def seal_nothing(folder: Path, schema: pa.Schema, metadata: Mapping[str, Any]) -> None:
+    """Make the only part of a run without rows: it tells the columns.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    _write(part_path(folder, 0), schema, iter(()), metadata)
+
+
 def _row_groups(source: Path, schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield a journal's rows in tables of about `_GROUP_BYTES`, with a breath after every few rows."""
     group: list[pa.Table] = []

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from runner.answer import Answer, JsonAnswer, PlainText, labels_answer
 from runner.dataset import Dataset, open_dataset
+from runner.dataset.nearest import nearest
 from runner.dataset.survey import Survey, survey
 from runner.dialects import Dialect, dialect
 from runner.errors import InputError, SpecError
-from runner.load import Job
-from runner.output import Output, kept_fields
+from runner.load import PROMPTS, Job
+from runner.output import Output
+from runner.places import at_its_place, prompt_problem
 from runner.prices import Tariff
-from runner.problems import display
+from runner.problems import SpecErrors, in_order
 from runner.records import BadRow, Item
 from runner.requests import RequestBuilder
 from runner.template import MissingField, PromptTemplate
@@ -32,8 +34,12 @@ class Plan:
     tariff: Tariff
 
     def unfit(self, item: Item) -> str | None:
-        """Return why a row cannot be made into a prompt, where its missing fields tell; None: it can."""
-        if self.template.names <= item.fields.keys():
+        """Return why a row cannot be made into a prompt; None: it can.
+
+        Raises:
+            PromptError: the template is wrong, whatever the row.
+        """
+        if self.template.simple and self.template.names <= item.fields.keys():
             return None
         try:
             self.template.render(item.fields)
@@ -46,28 +52,50 @@ class Plan:
 
         Raises:
             InputError: the input cannot be read, or has bad rows that the job does not allow.
-            SpecError: the prompt or `keep` name a column that is not there.
+            SpecErrors: the job names columns that are not there, or the prompt does what it may not.
         """
-        found = survey(self.dataset, self.unfit, progress)
-        if found.rows:
-            try:
-                self.template.check_columns(found.columns)
-            except SpecError as error:
-                error.where = f"{display(self.job.path)}, under `prompt`"
-                raise
+        with at_its_place(self.job):
+            found = survey(self.dataset, self.unfit, self._check_columns, progress)
         if found.bad and self.job.spec.input.on_bad_row == "fail":
             raise _bad_rows(found)
         return found
+
+    def _check_columns(self, columns: Sequence[str]) -> None:
+        """Look for the columns that the job names.
+
+        Raises:
+            SpecErrors: for all of those that the input lacks.
+        """
+        settings, problem = self.job.spec.input, self.job.source.problem
+        problems = [prompt_problem(self.job, error) for error in self.template.unknown(columns)]
+        if settings.id is not None and settings.id not in columns:
+            message = f"`input.id` names `{settings.id}`, and the input has no such column"
+            problems.append(problem(("input", "id"), message, nearest(settings.id, columns)))
+        for index, name in enumerate(settings.keep or ()):
+            if name not in columns:
+                message = f"`input.keep` names `{name}`, and the input has no such column"
+                problems.append(problem(("input", "keep", index), message, nearest(name, columns)))
+        if problems:
+            raise SpecErrors(in_order(problems))
 
     def output(self, found: Survey) -> Output:
         """Return the output's columns.
 
         Raises:
-            SpecError: two columns would have the same name, or `keep` names an unknown one.
+            SpecErrors: two columns would have the same name.
         """
         spec = self.job.spec
-        keep = spec.input.keep if found.rows else ()
-        return Output.of(kept_fields(found.schema, keep), self.answer.fields, spec.model)
+        keep = spec.input.keep
+        if keep is None or not found.columns:  # none are known where no row could be read
+            keep = found.columns
+        copied = [found.schema.field(name) for name in keep]
+        rename = "name the answer's column with `output.column`"
+        if self.job.json_schema is not None:
+            rename = "rename the property in the schema"
+        try:
+            return Output.of(copied, self.answer.fields, spec.model, rename=rename)
+        except SpecError as error:
+            raise SpecErrors([self.job.source.problem(("input", "keep"), error.message, error.hint)]) from None
 
     def rows(self) -> Iterator[Item | BadRow]:
         """Yield the rows of the run; bad ones are left out where the job says so."""
@@ -80,13 +108,15 @@ def make_plan(job: Job) -> Plan:
     """Make a job ready.
 
     Raises:
-        SpecError: a template is wrong.
-        InputError: a file of the input is missing.
+        SpecErrors: a template is wrong, or a key of `input` does not fit its files.
+        InputError: a file of the input cannot be read.
     """
     spec = job.spec
     api = dialect(spec.api)
     answer = _answer(job)
-    template = PromptTemplate(job.prompts, job.root / "configs" / "prompts")
+    with at_its_place(job):
+        template = PromptTemplate(job.prompts, job.root / PROMPTS)
+        dataset = open_dataset(spec.input, job.root)
     builder = RequestBuilder(
         template,
         api,
@@ -96,7 +126,7 @@ def make_plan(job: Job) -> Plan:
         strict=spec.output.strict,
         endpoint_kind="azure" if job.endpoint.azure_api_version else "openai",
     )
-    return Plan(job, api, answer, template, builder, open_dataset(spec.input, job.root), tariff(job))
+    return Plan(job, api, answer, template, builder, dataset, tariff(job))
 
 
 def _answer(job: Job) -> Answer:
@@ -129,5 +159,5 @@ def _bad_rows(found: Survey) -> InputError:
     return InputError(
         f"{count} bad, the first because: {first.reason}",
         where=first.where + more,
-        hint="mend the file, or set `input.on_bad_row` to `error_row` or `skip`",
+        hint="mend the file or the prompt, or set `input.on_bad_row` to `error_row` or `skip`",
     )

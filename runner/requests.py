@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +47,7 @@ class RequestBuilder:
         self._tail = b"," + _encode(rest)[1:]
         self._salt = f"{endpoint_kind}\n{dialect.name}\n".encode()
         self.max_output_tokens = max_output_tokens(parameters, dialect)
-        self._overhead_tokens = len(_encode(answer_schema)) / CHARACTERS_PER_TOKEN if answer_schema else 0.0
+        self._schema_characters = len(_encode(answer_schema).decode()) if answer_schema else 0
 
     def build(self, item: Item) -> Request:
         """Return the request for one row.
@@ -56,12 +57,12 @@ class RequestBuilder:
         """
         messages = [{"role": role, "content": text} for role, text in self._template.render(item.fields)]
         body = self._head + _encode(messages) + self._tail
-        characters = sum(len(message["content"]) for message in messages)
+        characters = sum(len(message["content"]) for message in messages) + self._schema_characters
         return Request(
             item,
             body,
             hashlib.blake2b(self._salt + body, digest_size=16).hexdigest(),
-            int(characters / CHARACTERS_PER_TOKEN + self._overhead_tokens) + 1,
+            max(1, math.ceil(characters / CHARACTERS_PER_TOKEN)),
         )
 
 

@@ -161,7 +161,7 @@ class InputSpec(Section):
     on_bad_row: Literal["fail", "error_row", "skip"] = Field(
         default="fail",
         description=(
-            "What to do with a row that cannot be used: `fail` stops before anything is sent where it can be known, "
+            "What to do with a row that cannot be used: `fail` stops before anything is sent, "
             "`error_row` makes it a failed row of the output, `skip` leaves it out."
         ),
         examples=["error_row"],
@@ -337,7 +337,7 @@ class StopSpec(Section):
         default=0.5,
         ge=0,
         le=1,
-        description="Stop when more than this share of the rows failed; `null`: never.",
+        description="Stop when more than this share of the rows that were sent failed; `null`: never.",
         examples=[0.2],
     )
-    after: int = Field(default=100, ge=1, description="Look at the error rate only after this many rows.")
+    after: int = Field(default=100, ge=1, description="Look at the error rate only after this many rows were sent.")

@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,8 @@ class ResultStore:
     def missing(self, rows: Iterable[Item | BadRow]) -> Iterator[Item | BadRow | None]:
         """Yield the rows that have no result yet, in order; None stands for a pause after many that have one.
 
-        In a retry these are the rows that failed.
+        In a retry these are the rows that failed. An input without rows gets one part without rows, so that every
+        finished run can be read.
         """
         current: int | None = None
         select: Callable[[int], bool] = _everything
@@ -139,6 +140,8 @@ class ResultStore:
                 yield None
         if current is not None:
             self._leave(current)
+        elif not self._retry and not parts.part_path(self._folder, 0).exists():
+            self._thread.submit(self._seal_nothing)
 
     def _enter(self, number: int) -> Callable[[int], bool]:
         """Open a part and return which of its rows to give out."""
@@ -226,10 +229,20 @@ class ResultStore:
         self._thread.submit(self._seal, number, part.journal)
 
     def _seal(self, number: int, source: Journal) -> None:
-        try:
+        with self._noting_failures():
             source.close()
             finish = parts.merge if self._retry else parts.seal
             finish(self._folder, number, self._output.schema, self._metadata)
+
+    def _seal_nothing(self) -> None:
+        with self._noting_failures():
+            parts.seal_nothing(self._folder, self._output.schema, self._metadata)
+
+    @contextmanager
+    def _noting_failures(self) -> Iterator[None]:
+        """Keep what goes wrong in the thread for those who can tell of it."""
+        try:
+            yield
         except OSError as error:
             self._fail(error)
         except FatalError as error:

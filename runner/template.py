@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import jinja2.utils
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from runner.dataset.nearest import nearest
 from runner.errors import RunnerError, SpecError
 
 Messages = list[tuple[str, str]]
@@ -28,6 +28,34 @@ class MissingField(RunnerError):  # noqa: N818 - not an error of the run but of 
     """A row lacks a field that the template needs."""
 
 
+class PromptError(SpecError):
+    """A template is wrong, whatever the row.
+
+    Args:
+        position: of its message, from 0.
+        file: the included file that it is in; None: the message itself.
+        line: the line, from 1; 0 where that is not known.
+        text: what the line is in.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        position: int,
+        *,
+        file: str | None = None,
+        line: int = 0,
+        text: str = "",
+        hint: str | None = None,
+    ) -> None:
+        where = file or f"prompt, message {position + 1}"
+        super().__init__(message, where=f"{where}, line {line}" if line else where, hint=hint)
+        self.position = position
+        self.file = file
+        self.line = line
+        self.text = text
+
+
 class PromptTemplate:
     """The messages of a job, ready to be filled in for each row.
 
@@ -37,9 +65,10 @@ class PromptTemplate:
 
     Attributes:
         names: the columns that are put in, those of included files too.
+        simple: it only puts columns between texts: a row that has them all can be made into a prompt.
 
     Raises:
-        SpecError: a template is not valid Jinja2.
+        PromptError: a template is not valid Jinja2.
     """
 
     def __init__(self, messages: Sequence[tuple[str, str]], folder: Path | None = None) -> None:
@@ -51,21 +80,26 @@ class PromptTemplate:
         )
         self._environment = environment
         self._optional: set[str] = set()
-        self.names: set[str] = set()
+        self._first_use: dict[str, int] = {}
         self._messages: list[tuple[str, _Filled | jinja2.Template]] = []
         for position, (role, text) in enumerate(messages):
             try:
                 tree = environment.parse(text)
-                self.names |= self._names_in(tree)
+                for name in self._names_in(tree):
+                    self._first_use.setdefault(name, position)
                 self._messages.append((role, _simple(tree) or environment.from_string(text)))
             except jinja2.TemplateSyntaxError as error:
                 in_file = error.name is not None and not error.name.startswith("<")
-                place = error.name if in_file else f"prompt, message {position + 1} ({role})"
-                raise SpecError(
+                raise PromptError(
                     f"the {role} prompt is not a valid template: {error.message}",
-                    where=f"{place}, line {error.lineno}",
+                    position,
+                    file=error.name if in_file else None,
+                    line=error.lineno,
+                    text=error.source or text,
                     hint="write {% raw %}…{% endraw %} around braces that are meant as text",
                 ) from None
+        self.names = frozenset(self._first_use)
+        self.simple = all(isinstance(part, _Filled) for _, part in self._messages)
 
     def _names_in(self, tree: jinja2.nodes.Template, above: frozenset[str] = frozenset()) -> set[str]:
         """Return the columns that a template uses, and note those that it can do without.
@@ -96,38 +130,34 @@ class PromptTemplate:
         environment.compile(source, file)  # finds unknown filters, too
         return environment.parse(source, file)
 
-    def check_columns(self, columns: Collection[str]) -> None:
-        """Check every name that the template uses against the columns there are.
-
-        Raises:
-            SpecError: naming the unknown field and the columns.
-        """
+    def unknown(self, columns: Collection[str]) -> Iterator[PromptError]:
+        """Yield an error for every name that the template uses and that is not among the columns there are."""
         for name in sorted(self.names - self._optional - set(columns)):
-            near = difflib.get_close_matches(name, columns, n=1)
-            raise SpecError(
-                f"the prompt uses `{name}`, and the input has no such column",
-                hint=(f"did you mean `{near[0]}`? " if near else "") + f"columns: {', '.join(columns)}",
-            )
+            message = f"the prompt uses `{name}`, and the input has no such column"
+            yield PromptError(message, self._first_use[name], hint=nearest(name, columns))
 
     def render(self, fields: Mapping[str, Any]) -> Messages:
         """Return (role, text) pairs for one row.
 
         Raises:
             MissingField: the row lacks a field, or the template cannot be filled in with its values.
+            PromptError: the template does what no row allows.
         """
+        messages: Messages = []
         try:
-            return [
-                (role, part.render(fields) if isinstance(part, _Filled) else part.render(fields, row=_Row(fields)))
-                for role, part in self._messages
-            ]
+            for role, part in self._messages:
+                text = part.render(fields) if isinstance(part, _Filled) else part.render(fields, row=_Row(fields))
+                messages.append((role, text))
+            return messages
         except RunnerError:
             raise
         except jinja2.UndefinedError as error:
             raise MissingField(error.message or "the row lacks a field") from None
         except SecurityError as error:
-            raise SpecError(f"the prompt does what prompts may not: {error}") from None
+            raise PromptError(f"the prompt does what prompts may not: {error}", len(messages)) from None
         except jinja2.TemplateNotFound as error:
-            raise SpecError(f"the prompt includes `{error.name}`, which is not in configs/prompts/") from None
+            message = f"the prompt includes `{error.name}`, which is not in configs/prompts/"
+            raise PromptError(message, len(messages)) from None
         except Exception as error:  # noqa: BLE001
             # The template's own code fails on this row's values: `{{ n / 0 }}`, `{{ title + 1 }}`.
             raise MissingField(f"the prompt cannot be filled in: {error or type(error).__name__}") from None

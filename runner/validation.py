@@ -148,7 +148,7 @@ def _follow(data: Any, error: ErrorDetails) -> tuple[At, Any] | None:
                 return None
         elif error["type"] == "missing" and step == error["loc"][-1]:
             at, value = (*at, step), None
-        elif step == error["loc"][-1]:
+        elif step == error["loc"][-1] and isinstance(value, Mapping):
             at = (*at, step)  # a default that does not fit
     return at, value
 

@@ -61,6 +61,16 @@ class Source:
                 return self.problem_at(mark, message, hint)
         return Problem(message, self.name, hint=hint)
 
+    def problem_in_text(self, at: At, line: int, message: str, hint: str | None = None) -> Problem:
+        """A problem in a line of a text, counted from 1; at the text's beginning where it is not a block (`|`)."""
+        mark = self.values.get(at)
+        given = any(at[:end] in self.options for end in range(len(at) + 1))
+        if mark is None or given or self.lines[mark.line - 1][mark.column - 1 : mark.column] != "|":
+            return self.problem(at, message, hint)
+        inside = mark.line + line
+        text = self.lines[inside - 1] if inside <= len(self.lines) else ""
+        return self.problem_at(Mark(inside, len(text) - len(text.lstrip()) + 1), message, hint)
+
     def problem_at(self, mark: Mark, message: str, hint: str | None = None) -> Problem:
         line = self.lines[mark.line - 1] if mark.line <= len(self.lines) else ""
         excerpt: str | None = line

@@ -272,6 +272,18 @@ def test_suggested_encodings_decode_the_file(tmp_path: Path) -> None:
     assert hint(b"a\n\xff\xff\x81\x8d\n") == "add `encoding:` with the encoding that the file was written in"
 
 
+def test_utf16_without_its_mark(tmp_path: Path) -> None:
+    content = "a,b\n1,é2\n"
+    assert str(failure(tmp_path, content.encode(), encoding="utf-16")) == (
+        "`in.csv` is not UTF-16 text: UTF-16 stream does not start with BOM\n"
+        "  --> in.csv:1\n"
+        "hint: if it is written in utf-8, add `encoding: utf-8`"
+    )
+    for name in ("utf-16-le", "utf-16-be"):
+        assert f"`encoding: {name}`" in str(failure(tmp_path, content.encode(name), encoding="utf-16").hint)
+        assert fields(read(tmp_path, content.encode(name), encoding=name)) == [{"a": "1", "b": "é2"}]
+
+
 def test_a_character_cut_off_at_the_end(tmp_path: Path) -> None:
     assert failure(tmp_path, b"a\nx\n\xf0\x9f").where == "in.csv:3"
 
@@ -516,7 +528,7 @@ def test_missing_files(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "papers.jsonl").write_text("{}\n")
     assert str(problem(tmp_path, "data/paper.json")) == (
-        "there is no file `data/paper.json`\n  --> data/paper.json\nhint: did you mean `data/papers.jsonl`?"
+        "there is no file `data/paper.json`\n  --> input.path\nhint: did you mean `data/papers.jsonl`?"
     )
     assert problem(tmp_path, "dat/papers.jsonl").hint == "did you mean `data`?"
     assert problem(tmp_path, "data/*.csv").message == "no file matches `data/*.csv`"

@@ -10,6 +10,7 @@ import math
 import os
 import random
 import tracemalloc
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -95,19 +96,33 @@ def test_survey_of_mixed_formats(tmp_path: Path) -> None:
     assert found.schema.field("w").type == pa.float64()
 
 
-@pytest.mark.parametrize("name", ["in.csv", "in.jsonl"])
-def test_survey_names_that_do_not_exist(tmp_path: Path, name: str) -> None:
-    content = "title,abstract\n1,2\n" if name == "in.csv" else lines({"title": 1, "abstract": 2})
+def test_columns_are_checked_as_soon_as_all_are_known(tmp_path: Path) -> None:
+    seen: list[tuple[int, list[str]]] = []
+    rows = 0
+
+    def count(item: Item) -> None:
+        nonlocal rows
+        rows += 1
+
+    def check_columns(columns: Sequence[str]) -> None:
+        seen.append((rows, list(columns)))
+
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+    (tmp_path / "b.jsonl").write_text(lines({"z": 1}))
+    (tmp_path / "header.csv").write_text("x,y\n")
+    (tmp_path / "empty.csv").write_text("")
+    for paths in (["a.csv"], ["a.csv", "b.jsonl"], ["header.csv"], ["empty.csv"]):
+        rows = 0
+        survey(dataset(tmp_path, *paths), count, check_columns)
+    assert seen == [(0, ["x", "y"]), (2, ["x", "y", "z"]), (0, ["x", "y"])]
+
+
+def test_an_id_column_that_one_file_lacks(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,t\n1,2\n")
+    (tmp_path / "b.csv").write_text("t\n1\n")
     with pytest.raises(InputError) as caught:
-        look(tmp_path, content, name, keep=("title", "abstrakt"))
-    assert str(caught.value) == (
-        "`keep` names a column that the input lacks: `abstrakt`\n  --> input.keep\nhint: did you mean `abstract`?"
-    )
-    with pytest.raises(InputError) as caught:
-        look(tmp_path, content, name, id="id")
-    assert str(caught.value) == (
-        f"there is no column `id` to take the ids from\n  --> {name}\nhint: there are `title`, `abstract`"
-    )
+        survey(dataset(tmp_path, "a.csv", "b.csv", id="id"))
+    assert str(caught.value) == "there is no column `id` to take the ids from\n  --> b.csv\nhint: there are `t`"
 
 
 def test_sample_is_even_and_the_same_every_time(tmp_path: Path) -> None:

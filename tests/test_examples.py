@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from runner.dry_run import dry_run
 from runner.load import load_job
 
 ROOT = Path(__file__).parent.parent
@@ -204,7 +205,27 @@ def test_sentiment_fills_typed_columns(sentiment: Finished) -> None:
         assert answer == json.loads(raw)
 
 
+def test_optional_properties_do_not_count_as_the_least_there_can_be() -> None:
+    schema = "{properties: {name: {type: string}, remark: {type: string}}, required: [name], type: object}"
+    settings = {"output": f"{{strict: false, schema: {schema}}}", "parameters": "{}"}
+    found = dry_run(ROOT / "jobs" / "review-sentiment.yaml", settings)
+    assert found.output_tokens == (120 * 2, None)
+    assert "at least 240 out, no maximum set" in found.text()
+    assert "cost      at least about $" in found.text()
+
+
 # Both ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "file"), [("topics", "arxiv-topics"), ("sentiment", "review-sentiment")])
+def test_a_dry_run_foretells_what_a_rehearsal_takes(name: str, file: str, request: pytest.FixtureRequest) -> None:
+    summary = request.getfixturevalue(name).manifest["summary"]
+    found = dry_run(ROOT / "jobs" / f"{file}.yaml", {})
+    assert found.input_tokens == pytest.approx(summary["tokens"]["input"], rel=0.02)
+    fewest, most = found.output_tokens
+    assert fewest <= summary["tokens"]["output"] <= most
+    lowest, highest = found.cost_usd
+    assert lowest <= summary["cost_usd"] <= highest
 
 
 @pytest.mark.parametrize("name", ["topics", "sentiment"])

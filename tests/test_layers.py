@@ -41,9 +41,9 @@ def test_there_is_no_circle_of_imports() -> None:
 ORDER = [
     {"errors", "records", "clock", "stop", "atomic", "lock", "blocking"},
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules"},
-    {"sections", "strategies", "spec", "models", "config", "load", "snapshot"},
+    {"sections", "simulator.settings", "strategies", "spec", "models", "config", "load", "snapshot"},
     {"template", "limits", "retry", "prices", "dataset", "client", "journal", "tally", "simulator"},
-    {"openai_client", "dialects", "answer", "output", "requests", "stats", "manifest"},
+    {"openai_client", "dialects", "answer", "output", "requests", "stats", "manifest", "places"},
     {"call", "parts", "runs", "steady", "workers"},
     {
         "strategies.sequential",

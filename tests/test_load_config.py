@@ -15,6 +15,7 @@ from runner.errors import SpecError
 from runner.load import load_job
 from runner.models import load_models
 from runner.problems import SpecErrors
+from runner.simulator.settings import Latency, SimulatorSettings
 from runner.snapshot import as_run, snapshot
 
 PROJECT = Path(__file__).parent.parent
@@ -83,7 +84,7 @@ def test_an_unknown_endpoint_suggests_one() -> None:
 def test_the_shipped_files_load() -> None:
     found = load_endpoints(PROJECT)
     assert list(found.specs) == ["openai", "simulator"]
-    assert found["simulator"].simulator == {"latency_s": {"median": 0.2, "p95": 0.5}}
+    assert found["simulator"].simulator == SimulatorSettings(latency_s=Latency(median=0.2, p95=0.5))
 
 
 def test_the_examples_in_the_shipped_file_load_too() -> None:
@@ -161,7 +162,12 @@ def test_all_errors_of_the_file_come_at_once_and_values_are_never_shown() -> Non
         ('{base_url: http://a/v1, headers: {a: "b\\nc"}}', "`x.headers.a` must be a single line"),
         (f"{{base_url: http://a/v1, headers: {{a: Bearer {KEY}}}}}", "`x.headers.a` holds what looks like an API key"),
         (f"{{base_url: http://a/v1, project: {KEY}}}", "`x.project` holds what looks like an API key"),
-        (f"{{simulator: {{api_key: {KEY}}}}}", "this looks like an API key"),
+        (f"{{simulator: {{api_keys: [{KEY}]}}}}", "this looks like an API key"),
+        ("{simulator: {latncy_s: 1}}", "`x.simulator.latncy_s` is not a known key"),
+        ("{simulator: {latency_s: secret}}", "`x.simulator.latency_s` must be a number, got text"),
+        ("{simulator: {latency_s: {median: 2, p95: 1}}}", "`x.simulator.latency_s.p95` must be at least `median`"),
+        ("{simulator: {faults: {cut: 2}}}", "`x.simulator.faults.cut` must be at most 1, got 2"),
+        ("{simulator: {faults: {cut: 0.6, hang: 0.6}}}", "`x.simulator.faults` must add up to at most 1"),
         ("http://a/v1", "`x` must be a mapping, got text"),
         ("null", "`x` must be a mapping, got nothing"),
     ],

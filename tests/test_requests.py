@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -168,9 +169,10 @@ def test_the_fingerprint_is_of_the_request_and_not_of_the_row() -> None:
 
 
 def test_the_estimate_counts_messages_and_schema() -> None:
-    plain = build("x" * 4000, schema=None).input_tokens
-    assert 1000 < plain < 1010
-    assert plain < build("x" * 4000).input_tokens < plain + 100
+    messages = len("Sort.") + len("Title: ") + 4001
+    assert build("é" * 4001, schema=None).input_tokens == math.ceil(messages / 4)
+    schema = len(json.dumps(SCHEMA, ensure_ascii=False, separators=(",", ":")))
+    assert build("é" * 4001).input_tokens == math.ceil((messages + schema) / 4)
     assert build("", messages=[("user", "{{ title }}")], schema=None).input_tokens == 1
 
 

@@ -121,11 +121,25 @@ def test_json_is_the_record(project: Make) -> None:
     assert record["run"].endswith("-rehearsal")
 
 
-def test_an_empty_input_is_a_finished_run(project: Make) -> None:
-    here = project(rows=0)
+@pytest.mark.parametrize(
+    ("content", "columns"), [("", []), ("id,text\n", ["id", "text"]), ("id,text\nonly one\n", ["id", "text"])]
+)
+def test_an_input_without_rows_is_a_finished_run_that_can_be_read(
+    project: Make, content: str, columns: list[str]
+) -> None:
+    here = project(rows=0, input={"path": "rows.csv", "on_bad_row": "skip"})
+    (here.folder / "rows.csv").write_text(content)
     assert "none: the input is empty" in here.run().stdout
     assert here.manifest()["status"] == "finished"
-    assert here.runner("export").stdout.count("\n") == 1
+    assert here.table().num_rows == 0
+    assert here.table().schema.names == [*columns, "label", *OWN]
+    assert here.table().schema.field("_started_at").type == TIME
+    assert here.runner("export").stdout.splitlines() == [",".join([*columns, "label", *OWN])]
+    assert here.runner("export", "--format", "jsonl").stdout == ""
+    assert "nothing to do" in here.runner("resume").stdout
+    assert "nothing to do" in here.runner("retry").stdout
+    here.runner("show")
+    here.assert_whole(0, status=None)
 
 
 @pytest.mark.parametrize("how", ["fail", "error_row", "skip"])

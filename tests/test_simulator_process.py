@@ -114,6 +114,37 @@ def test_bad_settings_end_in_one_message():
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            "{latncy_s: 1}",
+            "error: `latncy_s` is not a known key\n  --> --settings:1:2\n   |\n 1 | {latncy_s: 1}\n   |  ^\n"
+            "hint: did you mean `latency_s`?\n",
+        ),
+        (
+            "{latency_s: {median: 0.5, p95: 0.2}}",
+            "error: `latency_s.p95` must be at least `median`, which is 0.5, got 0.2\n  --> --settings:1:32\n   |\n"
+            " 1 | {latency_s: {median: 0.5, p95: 0.2}}\n   |                                ^\n",
+        ),
+        (
+            "garbage",
+            "error: the value of --settings must be a mapping (`key: value` lines), got text\n  --> --settings:1:1\n"
+            "   |\n 1 | garbage\n   | ^\n",
+        ),
+        (
+            "{seed: 1, seed: 2}",
+            "error: `seed` is given twice\n  --> --settings:1:11\n   |\n 1 | {seed: 1, seed: 2}\n   |           ^\n"
+            "hint: it is first given in line 1\n",
+        ),
+    ],
+)
+def test_bad_settings_of_the_command_are_shown_as_in_a_file(settings: str, said: str):
+    command = [sys.executable, "-m", "runner", "simulate", "--settings", settings]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
 def test_the_settings_alone_do_not_bring_in_the_server():
     program = "import sys; from runner.simulator import SimulatorSettings; sys.exit('aiohttp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=20, check=False).returncode == 0

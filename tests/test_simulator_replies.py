@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import jsonschema_rs
@@ -169,6 +170,15 @@ def test_replies_have_the_shape_of_the_sdks_types(api: str, schema: Any):
         )
     assert answer.headers["x-request-id"].startswith("req_")
     assert answer.headers["openai-processing-ms"] == "0"
+
+
+@pytest.mark.parametrize("api", PATHS)
+def test_input_tokens_are_those_of_messages_and_schema(api: str):
+    text = len("Sort: physics.") + len("A mathematical proof")
+    assert ask(api, asked(api)).input_tokens == math.ceil(text / 4)
+    schema = {"type": "object", "properties": {"größe": {"type": "integer"}}, "required": ["größe"]}
+    written = len(json.dumps(schema, ensure_ascii=False, separators=(",", ":")))
+    assert ask(api, asked(api, schema=schema)).input_tokens == math.ceil((text + written) / 4)
 
 
 @pytest.mark.parametrize("api", PATHS)

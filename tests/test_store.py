@@ -42,6 +42,24 @@ def test_a_straggler_holds_back_only_its_own_part(tmp_path: Path) -> None:
     assert [row["_index"] for row in table(tmp_path)] == list(range(12))
 
 
+def test_an_input_without_rows_gives_one_part_without_rows(tmp_path: Path) -> None:
+    for _ in range(2):  # a run that was killed before it noted its end makes no second one
+        with store(tmp_path) as opened:
+            assert list(opened.missing([])) == []
+        assert names(tmp_path) == ["part-00000.parquet"]
+        assert pq.read_schema(tmp_path / "part-00000.parquet").remove_metadata() == OUTPUT.schema
+        assert parts.about(tmp_path / "part-00000.parquet")["rows"] == 0
+    assert json.loads(json.dumps(summarize(tmp_path, OUTPUT.schema, 0.0, "label")))["rows"] == 0
+
+
+def test_a_part_is_never_replaced_by_one_without_rows(tmp_path: Path) -> None:
+    finish(tmp_path, 4, "first")
+    for retry in (False, True):
+        with store(tmp_path, retry=retry) as opened:
+            assert list(opened.missing([])) == []
+    assert len(table(tmp_path)) == 4
+
+
 def test_rows_that_were_left_out_are_no_rows(tmp_path: Path) -> None:
     def some() -> list[Item | BadRow]:
         return [item for item in items(12) if item.index in (0, 3, 9)]
@@ -130,9 +148,3 @@ def test_a_bug_while_sealing_does_not_pass_unseen(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         opened.close()
     assert names(tmp_path) == ["journal-00000.jsonl"]
-
-
-def test_an_empty_input_makes_no_part(tmp_path: Path) -> None:
-    assert finish(tmp_path, 0, "first") == []
-    assert names(tmp_path) == []
-    assert json.dumps(summarize(tmp_path, OUTPUT.schema, 0.0))

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from runner.errors import RunnerError, SpecError
-from runner.template import MissingField, PromptTemplate
+from runner.template import MissingField, PromptError, PromptTemplate
 
 
 def fill(text: str, folder: Path | None = None, /, **fields: Any) -> str:
     template = PromptTemplate([("user", text)], folder)
-    template.check_columns(list(fields))
+    for error in template.unknown(list(fields)):
+        raise error
     return only(template.render(fields))
 
 
@@ -133,6 +134,8 @@ def outcome(text: str, fields: dict[str, Any]) -> tuple[str, str]:
 @pytest.mark.parametrize("text", ["{{ a }}", "x {{ a }} y {{ row['b c'] }}", "no fields", ""])
 def test_nearly_all_templates_are_simple(text: str) -> None:
     fields = {"a": "1", "b c": "2"}
+    assert PromptTemplate([("user", text)]).simple
+    assert not PromptTemplate([("user", text), ("user", "{{ a | upper }}")]).simple
     assert fill(text, **fields) == text.replace("{{ a }}", "1").replace("{{ row['b c'] }}", "2")
 
 
@@ -142,11 +145,17 @@ def test_nearly_all_templates_are_simple(text: str) -> None:
 def test_an_unknown_column_is_named_with_a_suggestion() -> None:
     assert spec_error("{{ abstrct }}", title="x", abstract="y") == (
         "the prompt uses `abstrct`, and the input has no such column\n"
-        "hint: did you mean `abstract`? columns: title, abstract"
+        "  --> prompt, message 1\n"
+        "hint: did you mean `abstract`?"
     )
     assert spec_error("{{ zzz }}", title="x") == (
-        "the prompt uses `zzz`, and the input has no such column\nhint: columns: title"
+        "the prompt uses `zzz`, and the input has no such column\n  --> prompt, message 1\nhint: there are `title`"
     )
+
+
+def test_all_unknown_columns_are_found_each_in_its_first_message() -> None:
+    template = PromptTemplate([("system", "{{ a }}"), ("user", "{{ c }}{{ b }}{{ a }}")])
+    assert [(error.message.split("`")[1], error.position) for error in template.unknown(["c"])] == [("a", 0), ("b", 1)]
 
 
 @pytest.mark.parametrize(
@@ -248,7 +257,7 @@ def test_a_field_may_be_missing_where_the_template_asks(text: str) -> None:
     assert "x" in template.names
     assert only(template.render({"x": "value"})) == "value"
     assert only(template.render({"a": "value"})) == "-"
-    template.check_columns(["a"])  # no row has it: fine too
+    assert not list(template.unknown(["a"])), "no row has it: fine too"
 
 
 @pytest.mark.parametrize(
@@ -290,9 +299,10 @@ def test_values_that_the_template_cannot_work_with(text: str, reason: str) -> No
 )
 def test_a_template_cannot_reach_out(text: str) -> None:
     fields = {"title": "x", "authors": ["a"]}
-    with pytest.raises(SpecError) as caught:
-        PromptTemplate([("user", text)]).render(fields)
+    with pytest.raises(PromptError) as caught:
+        PromptTemplate([("system", "fine"), ("user", text)]).render(fields)
     assert caught.value.message.startswith("the prompt does what prompts may not: ")
+    assert caught.value.position == 1
     assert fields == {"title": "x", "authors": ["a"]}
 
 
@@ -318,7 +328,7 @@ def test_a_template_that_is_not_valid(text: str, reason: str, line: int) -> None
     with pytest.raises(SpecError) as caught:
         PromptTemplate([("system", "fine"), ("user", text)])
     assert str(caught.value) == (
-        f"the user prompt is not a valid template: {reason}\n  --> prompt, message 2 (user), line {line}\n{RAW}"
+        f"the user prompt is not a valid template: {reason}\n  --> prompt, message 2, line {line}\n{RAW}"
     )
 
 
@@ -370,6 +380,7 @@ def test_mistakes_in_included_files(folder: Path) -> None:
 @pytest.mark.parametrize("file", ["nowhere.txt", "../style.txt", "/etc/hostname"])
 def test_only_files_of_the_folder_are_included(folder: Path, file: str) -> None:
     expected = f"the prompt includes `{file}`, which is not in configs/prompts/"
+    expected += "\n  --> prompt, message 1"
     assert spec_error(f"{{% include '{file}' %}}", folder) == expected
     assert spec_error(f"{{% include '{file}' %}}") == expected
 

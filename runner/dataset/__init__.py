@@ -20,7 +20,7 @@ from runner.dataset.json_rows import read_json
 from runner.dataset.jsonl_rows import read_jsonl
 from runner.dataset.nearest import nearest
 from runner.dataset.rows import Row
-from runner.dataset.settings import InputSettings
+from runner.dataset.settings import InputSettings, WrongSetting
 from runner.dataset.streams import check_encoding
 from runner.errors import InputError
 from runner.records import BadRow, Item
@@ -129,8 +129,8 @@ def _check_csv_settings(spec: InputSettings, sources: tuple[Source, ...]) -> Non
         return
     for key in ("columns", "header", "delimiter", "quote"):
         if getattr(spec, key) is not None:
-            raise InputError(
+            raise WrongSetting(
+                key,
                 f"`{key}` is for CSV files, and `{sources[0].name}` is read as {sources[0].format}",
-                where=f"input.{key}",
                 hint=f"leave `{key}` out, or add `format: csv`",
             )

@@ -10,7 +10,7 @@ from typing import Any
 
 from runner.dataset.files import Source
 from runner.dataset.rows import Row
-from runner.dataset.settings import InputSettings
+from runner.dataset.settings import InputSettings, WrongSetting
 from runner.dataset.streams import open_text
 from runner.errors import InputError
 
@@ -58,7 +58,7 @@ def column_names(source: Source, spec: InputSettings) -> tuple[str, ...]:
             )
         _check_header(source, first, line, header)
         return tuple(first)
-    _check_distinct(source, spec.columns)
+    _check_distinct(spec.columns)
     if first and len(first) != len(spec.columns):
         raise InputError(
             f"`columns` has {len(spec.columns)} names, but `{source.name}` has {len(first)} columns",
@@ -147,17 +147,17 @@ def check_dialect(spec: InputSettings) -> None:
     quote = None if spec.quote == "none" else spec.quote or '"'
     for key, value in (("delimiter", spec.delimiter), ("quote", quote)):
         if value is not None and (len(value) != 1 or value in "\r\n"):
-            raise InputError(
+            raise WrongSetting(
+                key,
                 f"`{key}` must be one character, got {value!r}",
-                where=f"input.{key}",
                 hint='a tab is written "\\t", in double quotes'
                 if key == "delimiter"
                 else "`none` means that quotes are plain text",
             )
     if spec.delimiter is not None and spec.delimiter == quote:
-        raise InputError(f"`delimiter` and `quote` are both {quote!r}", where="input.delimiter")
+        raise WrongSetting("delimiter", f"`delimiter` and `quote` are both {quote!r}")
     if spec.header is not None and spec.header < 0:
-        raise InputError(f"`header` must be at least 0, got {spec.header}", where="input.header")
+        raise WrongSetting("header", f"`header` must be at least 0, got {spec.header}")
 
 
 def _blank(row: list[str]) -> bool:
@@ -177,10 +177,10 @@ def _check_header(source: Source, names: list[str], line: int, header: int) -> N
         )
 
 
-def _check_distinct(source: Source, columns: tuple[str, ...]) -> None:
+def _check_distinct(columns: tuple[str, ...]) -> None:
     problems = _problems(columns)
     if problems:
-        raise InputError(f"`columns` has names that are empty or doubled: {', '.join(problems)}", where="input.columns")
+        raise WrongSetting("columns", f"`columns` has names that are empty or doubled: {', '.join(problems)}")
 
 
 def _problems(names: list[str] | tuple[str, ...]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from runner.dataset.nearest import nearest
-from runner.dataset.settings import Format, InputSettings
+from runner.dataset.settings import Format, InputSettings, WrongSetting
 from runner.errors import InputError
 
 Packing = Literal["", ".gz", ".zst"]
@@ -65,15 +65,15 @@ def _expand(pattern: str, root: Path) -> list[Path]:
         found = sorted(glob.glob(os.path.join(folder, pattern), recursive=True))  # noqa: PTH118, PTH207 - any pattern
         files = [Path(os.path.normpath(path)) for path in found if Path(path).is_file()]
         if not files:
-            raise InputError(f"no file matches `{pattern}`", where=pattern, hint=_hint_for_glob(pattern, root) or None)
+            raise WrongSetting("path", f"no file matches `{pattern}`", hint=_hint_for_glob(pattern, root) or None)
         return files
     if literal.is_dir():
-        raise InputError(f"`{pattern}` is a folder", where=pattern, hint=_hint_for_folder(pattern, literal))
+        raise WrongSetting("path", f"`{pattern}` is a folder", hint=_hint_for_folder(pattern, literal))
     if literal.exists():
-        raise InputError(
-            f"`{pattern}` is not a regular file", where=pattern, hint="the input is read twice: save it to a file first"
+        raise WrongSetting(
+            "path", f"`{pattern}` is not a regular file", hint="the input is read twice: save it to a file first"
         )
-    raise InputError(f"there is no file `{pattern}`", where=pattern, hint=_hint_for_missing(literal, root) or None)
+    raise WrongSetting("path", f"there is no file `{pattern}`", hint=_hint_for_missing(literal, root) or None)
 
 
 def _hint_for_missing(path: Path, root: Path) -> str:
@@ -126,9 +126,9 @@ def _source(path: Path, spec: InputSettings, root: Path) -> Source:
     kind = Path(path.stem).suffix.lower() if packing else suffix
     form = spec.format or _EXTENSIONS.get(kind)
     if form is None:
-        raise InputError(
+        raise WrongSetting(
+            "path",
             f"the name `{name}` does not tell what kind of file it is",
-            where=name,
             hint=f"add `format:` with one of {', '.join(get_args(Format))}",
         )
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
+from runner.errors import InputError
+
 Format = Literal["csv", "tsv", "jsonl", "json", "parquet"]
 
 
@@ -53,3 +55,15 @@ class InputSettings(Protocol):
     @property
     def offset(self) -> int:
         """Skip this many rows at the start."""
+
+
+class WrongSetting(InputError):  # noqa: N818 - reads like the others
+    """A key of the `input:` block makes no sense, or does not fit the files.
+
+    Args:
+        key: which one.
+    """
+
+    def __init__(self, key: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, where=f"input.{key}", hint=hint)
+        self.key = key

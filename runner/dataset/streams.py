@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 import zstandard
 
 from runner.dataset.files import Source
+from runner.dataset.settings import WrongSetting
 from runner.errors import InputError
 
 _BUFFER_BYTES = 1 << 18
@@ -51,6 +52,12 @@ def open_text(source: Source, encoding: str, newline: str) -> Iterator[io.TextIO
                 yield text
     except UnicodeDecodeError as error:
         raise _not_text(source, encoding, newline) from error
+    except UnicodeError as error:  # as a whole, not at a byte: `utf-16` without the mark that begins such files
+        raise InputError(
+            f"`{source.name}` is not {encoding.upper()} text: {error}",
+            where=f"{source.name}:1",
+            hint=_hint_for_encoding(source, encoding),
+        ) from error
 
 
 def check_encoding(encoding: str) -> None:
@@ -58,9 +65,9 @@ def check_encoding(encoding: str) -> None:
     try:
         b"a".decode(encoding, "replace")
     except (LookupError, ValueError, AssertionError) as error:
-        raise InputError(
+        raise WrongSetting(
+            "encoding",
             f"there is no text encoding named {encoding!r}",
-            where="input.encoding",
             hint="for instance utf-8, cp1252, latin-1, utf-16, shift_jis or gb18030",
         ) from error
 
@@ -149,14 +156,18 @@ def _not_text(source: Source, encoding: str, newline: str) -> InputError:
     if place is None:
         return InputError(f"`{source.name}` changed while it was read", where=source.name, hint="run again")
     line, offset, byte = place
-    suggestion = next((name for name in _candidates(source, encoding) if _decodes(source, name)), None)
     return InputError(
         f"`{source.name}` is not {encoding.upper()} text: byte 0x{byte:02x} at offset {offset:,}",
         where=f"{source.name}:{line}",
-        hint=f"if it is written in {suggestion}, add `encoding: {suggestion}`"
-        if suggestion
-        else "add `encoding:` with the encoding that the file was written in",
+        hint=_hint_for_encoding(source, encoding),
     )
+
+
+def _hint_for_encoding(source: Source, encoding: str) -> str:
+    suggestion = next((name for name in _candidates(source, encoding) if _decodes(source, name)), None)
+    if suggestion is None:
+        return "add `encoding:` with the encoding that the file was written in"
+    return f"if it is written in {suggestion}, add `encoding: {suggestion}`"
 
 
 def _first_undecodable(source: Source, encoding: str, newline: str) -> tuple[int, int, int] | None:
@@ -181,8 +192,11 @@ def _first_undecodable(source: Source, encoding: str, newline: str) -> tuple[int
 
 def _candidates(source: Source, encoding: str) -> list[str]:
     with _binary(source) as stream:
-        if stream.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            return ["utf-16"]
+        start = stream.peek(2)[:2]
+    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return ["utf-16"]
+    if b"\0" in start:  # the files of all formats begin with a character of ASCII, or nearly all
+        return ["utf-16-be" if start.startswith(b"\0") else "utf-16-le"]
     others = ["utf-8", "cp1252", "shift_jis", "gb18030"]
     return [name for name in others if codecs.lookup(name) != codecs.lookup(encoding)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ from runner.dataset.columns import ColumnTypes
 from runner.dataset.csv_rows import column_names
 from runner.dataset.files import Source
 from runner.dataset.fingerprint import FileStamp, fingerprint, unchanged
-from runner.dataset.nearest import nearest
 from runner.dataset.parquet_rows import parquet_fields
 from runner.dataset.repeats import Repeats
 from runner.errors import InputError
@@ -57,21 +56,25 @@ class Survey:
 def survey(
     dataset: Dataset,
     check: Callable[[Item], str | None] | None = None,
+    check_columns: Callable[[Sequence[str]], None] = lambda columns: None,
     progress: Callable[[int], None] | None = None,
 ) -> Survey:
     """Read every row once.
 
     Args:
         check: says why a row cannot be used, or None where it can; the row counts as bad then.
+        check_columns: looks at the columns as soon as all are known, if there are any, and raises what it likes.
         progress: called with the number of rows so far, about every 10,000 rows.
 
     Raises:
-        InputError: the input cannot be read, or lacks a column that the job names.
+        InputError: the input cannot be read.
     """
     before = _times(dataset)
     types = ColumnTypes()
     typed = {source.name for source in dataset.sources if _declare(source, dataset, types)}
     see_all = len(typed) < len(dataset.sources)
+    if not see_all and (declared := types.schema().names):
+        check_columns(declared)
     sample = _Reservoir(_SAMPLE)
     examples: list[BadRow] = []
     rows = bad = 0
@@ -99,7 +102,8 @@ def survey(
                 progress(rows)
         repeated = repeats.count()
     schema = types.schema()
-    _check_names(dataset, schema.names)
+    if see_all and schema.names:
+        check_columns(schema.names)
     files = fingerprint(dataset.files, dataset.root)
     _check_still_there(dataset, before)
     return Survey(rows, bad, tuple(examples), tuple(schema.names), schema, repeated, sample.in_order(), files)
@@ -121,18 +125,6 @@ def _declare(source: Source, dataset: Dataset, types: ColumnTypes) -> bool:
     else:
         return False
     return True
-
-
-def _check_names(dataset: Dataset, columns: list[str]) -> None:
-    """Raises InputError where the job names a column that no row has. (No columns at all: there is nothing to say.)"""
-    if not columns:
-        return
-    dataset.check_id(columns, ", ".join(source.name for source in dataset.sources[:3]))
-    for name in dataset.spec.keep or ():
-        if name not in columns:
-            raise InputError(
-                f"`keep` names a column that the input lacks: `{name}`", where="input.keep", hint=nearest(name, columns)
-            )
 
 
 def _times(dataset: Dataset) -> list[tuple[Path, int, int]]:

@@ -44,7 +44,7 @@ class Question:
         fields: the body, parsed.
         model: the model's name.
         user_text: what the user wrote, without instructions.
-        input_tokens: an estimate.
+        input_tokens: an estimate, of the messages and the schema.
         max_output_tokens: the most output asked for, or None.
         form: `text`, `json_object` or `json_schema`.
         schema: the JSON Schema where `form` is `json_schema`.
@@ -100,7 +100,7 @@ def read_question(api: str, body: bytes) -> Question:
         fields=fields,
         model=model,
         user_text="\n".join(user),
-        input_tokens=tokens_in(sum(map(len, user)) + sum(map(len, other))),
+        input_tokens=tokens_in(sum(map(len, user)) + sum(map(len, other)) + _length(schema)),
         max_output_tokens=_most(fields, limits),
         form=form,
         schema=schema,
@@ -184,6 +184,11 @@ def _format(api: str, fields: dict[str, Any]) -> tuple[str, Any]:
                 param=f"{path}.{name}",
             )
     return "json_schema", holder["schema"]
+
+
+def _length(schema: Any) -> int:
+    """How many characters a schema has: the model reads it like a message."""
+    return 0 if schema is None else len(json.dumps(schema, ensure_ascii=False, separators=(",", ":")))
 
 
 def _most(fields: dict[str, Any], names: tuple[str, ...]) -> int | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+
+from runner.problems import Finding, complain
+from runner.sections import Section
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0)]
 
 
-class Latency(BaseModel):
+class Latency(Section):
     """A lognormal distribution of answer times.
 
     Attributes:
@@ -18,19 +22,19 @@ class Latency(BaseModel):
         p95: 95 % of the answers take less, in seconds; at least `median`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     median: Seconds = 0.2
-    p95: Seconds = 0.5
+    p95: Seconds = Field(default=0.5, validate_default=True)
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Latency:
-        if self.p95 < self.median:
-            raise ValueError(f"`p95` must be at least `median` ({self.median:g}), got {self.p95:g}")
-        return self
+    @field_validator("p95")
+    @classmethod
+    def _ordered(cls, p95: float, info: ValidationInfo) -> float:
+        median = info.data.get("median", 0)
+        if p95 < median:
+            complain([Finding(f"must be at least `median`, which is {median:g}, got {p95:g}")])
+        return p95
 
 
-class Faults(BaseModel):
+class Faults(Section):
     """How often each fault is shown, as probabilities; their sum (without `bad_request`) is at most 1.
 
     Attributes:
@@ -49,8 +53,6 @@ class Faults(BaseModel):
         null_content: the answer's text is null.
         no_choices: the answer has no choices (chat) or no output (responses).
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rate_limit: Probability = 0
     server_error: Probability = 0
@@ -71,11 +73,16 @@ class Faults(BaseModel):
     def _at_most_one(self) -> Faults:
         total = sum(p for name, p in self if name != "bad_request")
         if total > 1 + 1e-9:
-            raise ValueError(f"the probabilities (without `bad_request`) must add up to at most 1, got {total:g}")
+            complain([Finding(f"must add up to at most 1 (without `bad_request`), got {total:g}")])
         return self
 
 
-class SimulatorSettings(BaseModel):
+def _number_or_distribution(latency: object) -> str:
+    """Which of the two is meant: only its own complaints are of use."""
+    return "distribution" if isinstance(latency, Mapping | Latency) else "number"
+
+
+class SimulatorSettings(Section):
     """Everything that can be set about the simulator. The same settings and requests give the same answers.
 
     Attributes:
@@ -92,12 +99,13 @@ class SimulatorSettings(BaseModel):
         max_faults_per_body: a body (byte for byte) meets at most this many faults, `bad_request` aside; None: no end.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     seed: int = 0
-    latency_s: Seconds | Latency = Latency()
-    api_keys: list[str] = []
-    models: list[str] = []
+    latency_s: Annotated[
+        Annotated[Seconds, Tag("number")] | Annotated[Latency, Tag("distribution")],
+        Discriminator(_number_or_distribution),
+    ] = Latency()
+    api_keys: list[str] = Field(default_factory=list)
+    models: list[str] = Field(default_factory=list)
     requests_per_minute: int | None = Field(default=None, ge=1)
     tokens_per_minute: int | None = Field(default=None, ge=1)
     faults: Faults = Faults()
