@@ -87,7 +87,8 @@ def test_a_run_folder_that_is_deleted_meanwhile(project: Make, server: Simulator
     here = project(server.base_url, rows=200)
     working = here.start("run", here.job_file)
     until(lambda: server.stats()["statuses"].get("200", 0) >= 20)
-    shutil.rmtree(here.latest)
+    gone = here.latest.rename(here.folder / "gone")  # at once: new files could hold up a deletion
+    shutil.rmtree(gone)
     done = here.end(working, exits=4)
     assert "cannot write results: No such file or directory" in done.error
 
