@@ -55,8 +55,21 @@ def _tables(folder: Path, schema: pa.Schema) -> Iterator[pa.Table]:
                 yield to_table(rows, schema)
 
 
+class _UnixLines:
+    """What `csv` writes, with a newline at the end of each row.
+
+    The `csv` of Python 3.11 quotes only what its own line end is made of: with "\\n" it leaves a lone "\\r" bare.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        return self._file.write(row.removesuffix("\r\n") + "\n")
+
+
 def _write_csv(tables: Iterator[pa.Table], schema: pa.Schema, file: TextIO) -> None:
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(_UnixLines(file), lineterminator="\r\n")
     writer.writerow(schema.names)
     for table in tables:
         for row in table.to_pylist():

@@ -111,6 +111,17 @@ def test_a_whole_run_as_a_user_sees_it(project: Make) -> None:
     assert not list(here.folder.rglob("*.tmp"))
 
 
+def test_a_csv_export_is_read_back_exactly(project: Make) -> None:
+    odd = ["x\ry", "\r", "x\n", "\nx", "x\r\ny", "\r\n", 'say "a"', '"', "a,b", ",", "  x", "x ", "a\0b", "\u2028", "é"]
+    here = project(rows=[{"id": f"{i} {text}", "text": text} for i, text in enumerate(odd)])
+    here.run("-q")
+    here.runner("export", "--to", here.folder / "rows.csv")
+    with open(here.folder / "rows.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["text"] for row in rows] == odd
+    assert [row["id"] for row in rows] == [f"{i} {text}" for i, text in enumerate(odd)]
+
+
 def test_json_is_the_record(project: Make) -> None:
     here = project(rows=5)
     done = here.run("--json")
