@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,7 @@ import click
 
 from runner import __version__
 from runner.errors import Exit, RunnerError, SpecError
+from runner.stdout import say, use_utf8
 
 if TYPE_CHECKING:
     from runner.execution import Outcome
@@ -102,7 +103,7 @@ def run(
         from runner.dry_run import dry_run as estimate
 
         shown = estimate(job, overrides, rehearse=rehearse)
-        click.echo(json.dumps(shown.as_json(), indent=2, ensure_ascii=False) if as_json else shown.text())
+        say(json.dumps(shown.as_json(), indent=2, ensure_ascii=False) if as_json else shown.text())
         return Exit.OK
     from runner import app
 
@@ -149,7 +150,7 @@ def runs(job: str | None, as_json: bool, outputs: Path | None) -> int:
     """List the runs, of one JOB or of all."""
     from runner.listing import list_runs
 
-    click.echo(list_runs(_outputs_folder(outputs), job, as_json=as_json))
+    say(list_runs(_outputs_folder(outputs), job, as_json=as_json))
     return Exit.OK
 
 
@@ -161,7 +162,7 @@ def show(run: str | None, as_json: bool, outputs: Path | None) -> int:
     """Explain one RUN: how it went, what it was made from, what to type next."""
     from runner.listing import show_run
 
-    click.echo(show_run(_find(run, outputs), as_json=as_json))
+    say(show_run(_find(run, outputs), as_json=as_json))
     return Exit.OK
 
 
@@ -185,7 +186,7 @@ def schema() -> int:
     """Print the JSON Schema of job files, for editors."""
     from runner.spec import job_schema
 
-    click.echo(json.dumps(job_schema(), indent=2))
+    say(json.dumps(job_schema(), indent=2))
     return Exit.OK
 
 
@@ -251,30 +252,42 @@ def _console(quiet: bool, as_json: bool) -> Console:
 
 
 def _show_outcome(outcome: Outcome, quiet: bool, as_json: bool) -> int:
+    if outcome.stopped_by is not None:
+        _say_error(outcome.stopped_by)
+    try:
+        if as_json or not quiet:
+            say(_outcome_text(outcome, as_json))
+    except SpecError as error:
+        _say_error(error)  # but how the run ended is what the exit code tells
+    return outcome.exit_code
+
+
+def _outcome_text(outcome: Outcome, as_json: bool) -> str:
     from dataclasses import asdict
 
     from runner.report import report
 
-    if outcome.idle and not quiet and not as_json:
-        more = "`runner retry` sends the failed ones again" if outcome.exit_code else "`runner show` tells more"
-        click.echo(f"nothing to do: every row of {outcome.folder.name} has a result; {more}")
-        return outcome.exit_code
-    if outcome.stopped_by is not None:
-        _say_error(outcome.stopped_by)
     if as_json:
         record = {**asdict(outcome.manifest), "folder": str(outcome.folder), "exit_code": int(outcome.exit_code)}
-        click.echo(json.dumps(record, indent=2, ensure_ascii=False, default=str))
-    elif not quiet:
-        click.echo(report(outcome.manifest, outcome.folder))
-    return outcome.exit_code
+        return json.dumps(record, indent=2, ensure_ascii=False, default=str)
+    if outcome.idle:
+        more = "`runner retry` sends the failed ones again" if outcome.exit_code else "`runner show` tells more"
+        return f"nothing to do: every row of {outcome.folder.name} has a result; {more}"
+    return report(outcome.manifest, outcome.folder)
 
 
-def _say_error(error: RunnerError) -> None:
-    click.echo(f"error: {error}", err=True)
+def _say_error(error: object) -> None:
+    _complain(f"error: {error}")
+
+
+def _complain(text: str) -> None:
+    with suppress(OSError):  # nobody can be told, and the exit code still counts
+        click.echo(text, err=True)
 
 
 def main() -> None:
     """Run the command line and exit with one of the codes in `runner.errors.Exit`."""
+    use_utf8()
     try:
         code = cli.main(standalone_mode=False)
     except RunnerError as error:
@@ -284,13 +297,10 @@ def main() -> None:
         error.show()
         code = Exit.USAGE
     except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
-        click.echo("hint: `runner --help` lists the commands, `runner COMMAND --help` its options", err=True)
+        _say_error(error.format_message())
+        _complain("hint: `runner --help` lists the commands, `runner COMMAND --help` its options")
         code = Exit.USAGE
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+        _complain("interrupted")
         code = Exit.INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more; that is fine
-        code = Exit.OK
     sys.exit(int(code or 0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from runner.dataset.columns import is_json_text
 from runner.errors import SpecError
 from runner.manifest import Manifest
 from runner.output import to_table
+from runner.stdout import stdout
 
 _BATCH_ROWS = 2000
 
@@ -31,15 +31,20 @@ def export_run(folder: Path, format_: str, target: Path | None) -> None:
 
     Raises:
         FatalError: a part or journal is damaged.
-        SpecError: the target cannot be written to.
+        SpecError: the target or stdout cannot be written to.
     """
     schema = Manifest.load(folder).schema
     write = _write_csv if format_ == "csv" else _write_jsonl
     if target is None:
-        write(_tables(folder, schema), schema, sys.stdout)
+        with stdout() as file:
+            write(_tables(folder, schema), schema, file)
         return
     try:
-        with replacing(target) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        # A lone surrogate has no UTF-8; its escape is what JSON writes for it, and no cell of a CSV can hold one.
+        with (
+            replacing(target) as temporary,
+            open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
             write(_tables(folder, schema), schema, file)
     except OSError as error:
         raise SpecError(f"cannot write the rows there: {error.strerror or error}", where=str(target)) from error

@@ -122,6 +122,38 @@ def test_a_csv_export_is_read_back_exactly(project: Make) -> None:
     assert [row["id"] for row in rows] == [f"{i} {text}" for i, text in enumerate(odd)]
 
 
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {}])
+def test_what_goes_to_stdout_is_utf_8_whatever_the_locale(project: Make, locale: dict[str, str]) -> None:
+    here = project(rows=[{"id": "r00000", "text": "日本 … é", "tags": ["日", 1, "\ud800"]}])
+    here.run("-q")
+    here.environ |= locale or {"PYTHONIOENCODING": "latin-1"}
+    [row] = map(json.loads, here.runner("export", "--format", "jsonl").stdout.splitlines())
+    assert (row["text"], row["tags"]) == ("日本 … é", ["日", 1, "\ud800"])
+    assert "日本 … é" in here.runner("export").stdout
+    assert "·" in here.runner("show").stdout
+    for format_ in ("csv", "jsonl"):
+        here.runner("export", "--format", format_, "--to", here.folder / "rows")
+        assert (here.folder / "rows").read_text("utf-8") == here.runner("export", "--format", format_).stdout
+
+
+@pytest.mark.parametrize("command", ["runs", "show", "schema", "export", "export --format jsonl", "run job.yaml"])
+def test_a_stdout_that_cannot_be_written_to(project: Make, command: str) -> None:
+    """Nobody has to read to the end; a full disk is told in one message; and a run is what it is without either."""
+    here = project(rows=2000)
+    here.run("-q")
+    shell = f'"{sys.executable}" -m runner {command}'
+
+    def through(end: str) -> subprocess.CompletedProcess[str]:
+        bash = ["bash", "-c", f"{shell} {end}"]
+        return subprocess.run(bash, cwd=here.folder, env=here.environ, capture_output=True, text=True, check=False)
+
+    quiet = through("| true; exit ${PIPESTATUS[0]}")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    full = through("> /dev/full")
+    assert full.returncode == (0 if command.startswith("run ") else 2)
+    assert full.stderr == "error: cannot write to stdout: No space left on device\n"
+
+
 def test_json_is_the_record(project: Make) -> None:
     here = project(rows=5)
     done = here.run("--json")

@@ -1,0 +1,49 @@
+"""Stdout holds data: always UTF-8, fine when nobody reads to the end, and one message when it cannot be written."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from runner.errors import SpecError
+
+
+def use_utf8() -> None:
+    """Write UTF-8 whatever the locale says, as Python itself does from 3.15 on; what is no Unicode is escaped."""
+    if sys.stderr is None:  # it was closed by whoever started us
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open as long as the process is there
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+@contextmanager
+def stdout() -> Iterator[TextIO]:
+    """Give stdout to write to. A reader that has gone, as in `| head`, ends the writing, and that is fine.
+
+    Raises:
+        SpecError: it cannot be written to.
+    """
+    if sys.stdout is None:
+        raise SpecError("cannot write to stdout: it is closed")
+    try:
+        yield sys.stdout
+        sys.stdout.flush()  # here, or Python would try at its end and print what went wrong as ignored
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer goes nowhere
+        if not isinstance(error, BrokenPipeError):
+            raise SpecError(f"cannot write to stdout: {error.strerror}") from None
+
+
+def say(text: str) -> None:
+    """Write a text and a newline to stdout.
+
+    Raises:
+        SpecError: it cannot be written to.
+    """
+    with stdout() as file:
+        file.write(text + "\n")
