@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 
 from runner import parts, runs
@@ -19,10 +18,11 @@ from runner.errors import InputError, SpecError
 from runner.execution import Execution, Outcome, finished_code
 from runner.load import Job, load_job
 from runner.lock import locked
-from runner.manifest import Manifest, encode_schema, utc_text, versions
+from runner.manifest import Manifest, encode_schema, versions
 from runner.output import Output
 from runner.plan import Plan, make_plan
 from runner.progress import Console
+from runner.sessions import close_killed
 from runner.snapshot import as_run, changed, snapshot
 from runner.store import disk_error
 
@@ -95,7 +95,7 @@ def resume(
         job = _same_job(manifest, folder, {**manifest.overrides, **overrides})
         plan = make_plan(job)
         _refuse_changed_input(manifest, plan)
-        _close_killed_sessions(manifest, folder)
+        close_killed(manifest, folder)
         manifest.overrides.update(overrides)
         output = Output(manifest.schema, manifest.copied_columns, job.spec.model)
         return Execution(plan, output, manifest, folder, console or Console(), clock, retry=retry).run()
@@ -144,17 +144,6 @@ def _refuse_changed_input(manifest: Manifest, plan: Plan) -> None:
             where=str(plan.job.root),
             hint="put the old file back to continue, or start afresh with `runner run`",
         )
-
-
-def _close_killed_sessions(manifest: Manifest, folder: Path) -> None:
-    """Give a session that was killed the time until its last sign of life, the newest file it left."""
-    for session in manifest.sessions:
-        if session.finished_at is None:
-            last_s = max(path.stat().st_mtime for path in folder.iterdir())
-            began_s = datetime.fromisoformat(session.started_at).timestamp()
-            session.ended = "killed"
-            session.finished_at = utc_text(int(last_s * 1e6))
-            session.wall_s = round(max(0.0, last_s - began_s), 3)
 
 
 def _survey(plan: Plan, console: Console, clock: Clock) -> Survey:

@@ -1,4 +1,4 @@
-"""Writes the rows of a run out, in input order, a batch at a time."""
+"""Writes the rows of a run out, in input order, a batch at a time; of an unfinished run what there is so far."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
-from runner import journal, parts
+from runner import parts
 from runner.atomic import replacing
 from runner.dataset.columns import is_json_text
 from runner.errors import SpecError
 from runner.manifest import Manifest
-from runner.output import to_table
 from runner.stdout import stdout
 
 _BATCH_ROWS = 2000
@@ -37,7 +36,7 @@ def export_run(folder: Path, format_: str, target: Path | None) -> None:
     write = _write_csv if format_ == "csv" else _write_jsonl
     if target is None:
         with stdout() as file:
-            write(_tables(folder, schema), schema, file)
+            write(parts.stored(folder, schema, _BATCH_ROWS), schema, file)
         return
     try:
         # A lone surrogate has no UTF-8; its escape is what JSON writes for it, and no cell of a CSV can hold one.
@@ -45,19 +44,9 @@ def export_run(folder: Path, format_: str, target: Path | None) -> None:
             replacing(target) as temporary,
             open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
         ):
-            write(_tables(folder, schema), schema, file)
+            write(parts.stored(folder, schema, _BATCH_ROWS), schema, file)
     except OSError as error:
         raise SpecError(f"cannot write the rows there: {error.strerror or error}", where=str(target)) from error
-
-
-def _tables(folder: Path, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield all rows in order; parts that are still open give what they have so far."""
-    for path in sorted([*parts.sealed(folder), *parts.unsealed(folder)], key=parts.number_of):
-        if path.suffix == ".parquet":
-            yield from parts.tables(path, _BATCH_ROWS)
-        else:
-            for rows in journal.read(path):
-                yield to_table(rows, schema)
 
 
 class _UnixLines:

@@ -7,11 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from runner import parts
+from runner.clock import SystemClock
 from runner.errors import RunnerError
 from runner.lock import is_locked
 from runner.manifest import Manifest
 from runner.report import report, show_path
 from runner.runs import all_runs
+from runner.sessions import close_killed, measure_running
 from runner.summary import summarize
 
 
@@ -59,13 +61,17 @@ def list_runs(outputs: Path, job: str | None, *, as_json: bool) -> str:
 
 
 def show_run(folder: Path, *, as_json: bool) -> str:
-    """Return what there is to know of a run; one that was killed is counted afresh from its folder."""
+    """Return what there is to know of a run; one without an end is counted from its folder, as far as it is."""
     manifest = Manifest.load(folder)
-    now = status(manifest, folder)
-    if now in ("killed", "running"):
+    manifest.status = status(manifest, folder)
+    if manifest.status in ("killed", "running"):
+        if manifest.status == "killed":
+            close_killed(manifest, folder)
+        else:
+            measure_running(manifest, folder, SystemClock().now_us())
         manifest.summary = summarize(folder, manifest.schema, sum(s.wall_s for s in manifest.sessions))
     if as_json:
-        return json.dumps({**asdict(manifest), "status": now, "folder": str(folder)}, indent=2, ensure_ascii=False)
+        return json.dumps({**asdict(manifest), "folder": str(folder)}, indent=2, ensure_ascii=False)
     files = "".join(f"\n            {f['path']} ({f['size']:,} bytes)" for f in manifest.input["files"])
     theirs = [name for name in manifest.columns if not name.startswith("_")]
     made = [
@@ -77,14 +83,16 @@ def show_run(folder: Path, *, as_json: bool) -> str:
         f"parts       {len(parts.sealed(folder))} sealed",
         f"versions    {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}",
     ]
-    for session in manifest.sessions:
-        how = session.ended or ("running" if now == "running" else "killed")
-        made.append(
-            f"session     {session.started_at}: {how}, {session.rows:,} rows, "
-            f"{session.attempts:,} requests, {session.wall_s:,.1f} s"
-        )
-    head = f"state       {now}\n" if now in ("killed", "running") else ""
-    return head + report(manifest, folder) + "\n" + "\n".join(made)
+    made += [
+        f"session     {session.started_at}: {session.ended or 'running'}, {_count(session.rows, 'rows')}, "
+        f"{_count(session.attempts, 'requests')}, {session.wall_s:,.1f} s"
+        for session in manifest.sessions
+    ]
+    return report(manifest, folder) + "\n" + "\n".join(made)
+
+
+def _count(number: int | None, what: str) -> str:
+    return f"an unknown number of {what}" if number is None else f"{number:,} {what}"
 
 
 def _n(value: object) -> str:

@@ -14,7 +14,11 @@ _ANSWERS_SHOWN = 12
 
 
 def report(manifest: Manifest, folder: Path) -> str:
-    """Return the summary of a run, for a terminal or a log."""
+    """Return the summary of a run, for a terminal or a log.
+
+    Args:
+        manifest: its `status` may also be `killed`, which no run can say of itself.
+    """
     summary, timing = manifest.summary, manifest.summary.get("timing", {})
     out = [_headline(manifest)]
     if manifest.rehearsal:
@@ -50,6 +54,8 @@ def report(manifest: Manifest, folder: Path) -> str:
 def next_steps(manifest: Manifest, folder: Path) -> list[str]:
     """Return the commands that make sense now, one a line."""
     path = shlex.quote(show_path(folder))
+    if manifest.status == "running":
+        return [f"look again:   runner show {path}"]
     if manifest.status != "finished":
         return [f"continue:     runner resume {path}"]
     failed = manifest.summary.get("failed", 0)
@@ -59,11 +65,14 @@ def next_steps(manifest: Manifest, folder: Path) -> list[str]:
 
 def _headline(manifest: Manifest) -> str:
     name = f"{manifest.job} / {manifest.run}"
-    if manifest.status == "finished":
-        return f"{name}: finished"
-    if manifest.stopped_by:
+    if manifest.stopped_by and manifest.status == "stopped":
         return f"{name}: stopped early ({manifest.stopped_by['kind']}): {manifest.stopped_by['message']}"
-    return f"{name}: {'interrupted' if manifest.status == 'interrupted' else 'not finished'}"
+    said = {
+        "running": "still running; so far",
+        "killed": "killed, or the machine went down; what was done until then is kept",
+        "stopped": "not finished",
+    }
+    return f"{name}: {said.get(manifest.status, manifest.status)}"
 
 
 def _rows(summary: dict[str, Any], source: dict[str, Any]) -> str:
@@ -90,7 +99,9 @@ def _answers(answers: dict[str, int]) -> str:
 
 
 def _time(timing: dict[str, Any], manifest: Manifest) -> str:
-    text = f"{duration(timing['wall_s'])} · {timing['items_per_s']:,.1f} rows/s"
+    text = duration(timing["wall_s"])
+    if timing["items_per_s"] is not None:
+        text += f" · {timing['items_per_s']:,.1f} rows/s"
     if (timing.get("speedup_over_one_by_one") or 0) >= 1.05:
         text += f" · {timing['speedup_over_one_by_one']:,.1f} times as fast as one by one"
     if len(manifest.sessions) > 1:

@@ -8,8 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner import journal, parts, stats
-from runner.output import to_table
+from runner import parts, stats
 
 _BATCH_ROWS = 20_000
 
@@ -28,19 +27,12 @@ def summarize(folder: Path, schema: pa.Schema, wall_s: float, counted: str | Non
     answers: dict[str, int] = {}
     columns = [*stats.COLUMNS, *([counted] if counted else [])]
 
-    def add(table: pa.Table) -> None:
+    few = pa.schema([schema.field(name) for name in columns])
+    for table in parts.stored(folder, few, _BATCH_ROWS):
         total.add(table)
         if counted:
             for entry in pc.value_counts(table.column(counted).drop_null()).to_pylist():
                 answers[entry["values"]] = answers.get(entry["values"], 0) + entry["counts"]
-
-    for path in parts.sealed(folder):
-        for table in parts.tables(path, _BATCH_ROWS, columns):
-            add(table)
-    few = pa.schema([schema.field(name) for name in columns])
-    for path in parts.unsealed(folder):
-        for rows in journal.read(path):
-            add(to_table(rows, few))
     known = total.cost_unknown == 0
     return {
         "rows": total.rows,

@@ -130,6 +130,8 @@ def test_a_retry_that_is_cut_short_goes_on(project: Make, how: signal.Signals, t
         working.communicate()
         if how == signal.SIGINT:
             assert working.returncode == 130
+        else:
+            assert "killed, an unknown number of rows, " in here.runner("show").stdout
         here.runner(then, here.latest, "-q")
         stats = server.stats()
     here.assert_whole(60)

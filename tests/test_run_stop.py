@@ -166,6 +166,51 @@ def test_a_second_signal_stops_at_once(project: Make) -> None:
     assert here.manifest()["status"] == "interrupted"
 
 
+def test_a_run_that_is_at_work_or_was_killed_is_explained(project: Make) -> None:
+    """Its first session has left no summary, and nobody wrote down what it did."""
+    with simulator(latency_s=0.05) as server:
+        here = project(server.base_url, rows=300)
+
+        def shown() -> tuple[str, dict[str, Any]]:
+            return here.runner("show").stdout, json.loads(here.runner("show", "--json").stdout)
+
+        working = here.start("run", here.job_file, "-q")
+        until(lambda: server.stats()["statuses"].get("200", 0) >= 60)
+        text, record = shown()
+        assert "still running; so far" in text
+        assert "still to do" in text
+        assert "look again:   runner show outputs/job/" in text
+        assert record["status"] == "running"
+        assert record["sessions"][0]["rows"] >= 50
+        assert record["sessions"][0]["wall_s"] > 0
+        here.kill(working)
+        text, record = shown()
+        [session] = record["sessions"]
+        assert "killed, or the machine went down" in text
+        assert f": killed, {session['rows']} rows, an unknown number of requests, " in text
+        assert "continue:     runner resume outputs/job/" in text
+        assert record["status"] == "killed"
+        assert 50 <= session["rows"] == record["summary"]["rows"] < 300
+        assert session["attempts"] is None
+        assert session["wall_s"] == record["summary"]["timing"]["wall_s"] > 0
+        here.runner("resume", "-q")
+    sessions, summary = here.manifest()["sessions"], here.manifest()["summary"]
+    assert [each["rows"] for each in sessions] == [session["rows"], 300 - session["rows"]]
+    assert (sessions[0]["ended"], sessions[0]["wall_s"]) == ("killed", session["wall_s"])
+    assert summary["timing"]["wall_s"] == pytest.approx(sum(each["wall_s"] for each in sessions), abs=0.001)
+
+
+def test_a_run_that_was_killed_before_any_answer_is_explained(project: Make) -> None:
+    with simulator(faults={"hang": 1}) as server:
+        here = project(server.base_url)
+        working = here.start("run", here.job_file, "-q")
+        until(lambda: server.stats()["in_flight"] == 8)
+        here.kill(working)
+    shown = here.runner("show").stdout
+    assert "0 ok, 0 failed, 100 still to do" in shown
+    assert ": killed, 0 rows, " in shown
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_the_embedded_simulator_is_never_left_behind(project: Make, how: signal.Signals) -> None:
     here = project(rows=400)
