@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from runner import parts, runs
+from runner import open_files, parts, runs
 from runner.atomic import write_text
 from runner.clock import Clock, SystemClock
 from runner.dataset.fingerprint import FileStamp, unchanged
@@ -21,6 +21,7 @@ from runner.lock import locked
 from runner.manifest import Manifest, encode_schema, versions
 from runner.output import Output
 from runner.plan import Plan, make_plan
+from runner.problems import display
 from runner.progress import Console
 from runner.sessions import close_killed
 from runner.snapshot import as_run, changed, snapshot
@@ -55,6 +56,7 @@ def start(
     overrides = {**overrides, **({"endpoint": "simulator"} if rehearse else {})}
     job = load_job(job_file, overrides=overrides, environ=os.environ)
     plan = make_plan(job)
+    open_files.allow(job.limits.concurrency or 1, display(job.path))
     found = _survey(plan, console, clock)
     output = plan.output(found)
     base = (outputs or job.root / OUTPUTS) / job.spec.name
@@ -94,6 +96,7 @@ def resume(
         manifest, retry = found
         job = _same_job(manifest, folder, {**manifest.overrides, **overrides})
         plan = make_plan(job)
+        open_files.allow(job.limits.concurrency or 1, display(job.path))
         _refuse_changed_input(manifest, plan)
         close_killed(manifest, folder)
         manifest.overrides.update(overrides)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -13,6 +14,7 @@ import pytest
 from project import Project, parts, simulator, until
 
 from runner.simulator import SimulatorProcess
+from runner.store import disk_error
 
 Make = Callable[..., Project]
 
@@ -72,6 +74,37 @@ def test_a_disk_that_is_full_when_a_part_is_sealed(project: Make, server: Simula
     assert server.stats()["extra_answers"] <= 2 * 8
     assert server.stats()["requests"] >= stats["requests"]
     here.assert_whole(100)
+
+
+def files_open(soft: int, hard: int) -> dict[str, Callable[[], None]]:
+    return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))}
+
+
+@pytest.mark.parametrize("strategy", ["asyncio", "threads"])
+def test_more_connections_than_files_may_be_open_at_first(project: Make, strategy: str) -> None:
+    with simulator(latency_s=1) as server:
+        here = project(server.base_url, rows=300, limits={"concurrency": 300}, strategy=strategy)
+        here.run("-q", **files_open(200, 400))
+        assert server.stats()["max_in_flight"] > 250
+    here.assert_whole(300)
+
+
+def test_more_connections_than_files_may_ever_be_open(project: Make, server: SimulatorProcess) -> None:
+    here = project(server.base_url, rows=300)
+    done = here.run("--set", "limits.concurrency=1000", exits=2, **files_open(200, 400))
+    said = "error: `limits.concurrency` is 1,000, and this process may have only 400 files open, connections included"
+    assert done.error.startswith(said)
+    assert "--> job.yaml" in done.error
+    assert "hint: set it to 304 or less, or raise the limit: `ulimit -n 1096`" in done.error
+    assert server.stats()["requests"] == 0
+    assert not (here.folder / "outputs").exists()
+    here.run("--set", "limits.concurrency=304", "-q", **files_open(200, 400))
+
+
+def test_too_many_open_files_are_no_full_disk(tmp_path: Path) -> None:
+    error = disk_error(OSError(errno.EMFILE, "Too many open files"), tmp_path)
+    assert "lower `limits.concurrency`, or raise the limit on open files (`ulimit -n`), then resume" in str(error)
+    assert "make room" not in str(error)
 
 
 @pytest.mark.parametrize("place", ["a file", "no folder can be made there"])
