@@ -49,7 +49,7 @@ def start(
     Raises:
         SpecError, InputError: the job cannot be run as it is; nothing was sent.
         LockedError: another run of this job is going on.
-        FatalError: the run's folder cannot be written to.
+        FatalError: the run's folder cannot be written to any more.
     """
     clock = SystemClock()
     console = console or Console()
@@ -60,7 +60,7 @@ def start(
     found = _survey(plan, console, clock)
     output = plan.output(found)
     base = (outputs or job.root / OUTPUTS) / job.spec.name
-    with _writing(base):
+    with _beginning(base):
         base.mkdir(parents=True, exist_ok=True)
         with locked(base, f"runner run {job_file.name}"):
             rehearsal = job.endpoint.simulator is not None
@@ -73,7 +73,8 @@ def start(
             except OSError:
                 shutil.rmtree(folder, ignore_errors=True)  # without its record it is no run
                 raise
-            return Execution(plan, output, manifest, folder, console, clock).run()
+            with _writing(folder):
+                return Execution(plan, output, manifest, folder, console, clock).run()
 
 
 def resume(
@@ -190,6 +191,19 @@ def _new_manifest(job: Job, folder: Path, overrides: Mapping[str, str], found: S
         endpoint={"name": endpoint.name, "base_url": endpoint.base_url or "the embedded simulator"},
         versions=versions(),
     )
+
+
+@contextmanager
+def _beginning(base: Path) -> Iterator[None]:
+    """Turn a failure to make a run's folder into one message. There is no run yet that could be resumed."""
+    try:
+        yield
+    except OSError as error:
+        raise SpecError(
+            f"no run can be kept there: {error.strerror or error}",
+            where=str(error.filename or base),
+            hint="name another folder with `--output DIR`, or mend this one",
+        ) from error
 
 
 @contextmanager

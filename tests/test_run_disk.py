@@ -107,13 +107,20 @@ def test_too_many_open_files_are_no_full_disk(tmp_path: Path) -> None:
     assert "make room" not in str(error)
 
 
-@pytest.mark.parametrize("place", ["a file", "no folder can be made there"])
-def test_an_output_folder_that_cannot_be(project: Make, place: str) -> None:
-    here = project(rows=3)
-    outputs = here.rows_file if place == "a file" else Path("/proc/outputs")
-    done = here.run("--output", outputs, exits=4)
-    assert done.error.startswith("error: cannot write results: ")
+@pytest.mark.parametrize("outputs", ["rows.jsonl", "/proc/outputs", "/dev/null"])
+def test_an_output_folder_that_cannot_be(project: Make, outputs: str) -> None:
+    """No run begins, so there is none to resume."""
+    done = project(rows=3).run("--output", outputs, exits=2)
+    assert done.error.startswith("error: no run can be kept there: ")
     assert f"  --> {outputs}" in done.error
+    assert "hint: name another folder with `--output DIR`" in done.error
+    assert "resume" not in done.error
+
+
+def test_an_output_folder_that_may_not_be_written_to(project: Make, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    done = project(rows=3).run("--output", small_disk, exits=2)
+    assert done.error.startswith("error: no run can be kept there: Read-only file system\n")
 
 
 def test_a_run_folder_that_is_deleted_meanwhile(project: Make, server: SimulatorProcess) -> None:
