@@ -27,7 +27,6 @@ from runner.sessions import close_killed
 from runner.snapshot import as_run, changed, snapshot
 from runner.store import disk_error
 
-OUTPUTS = "outputs"
 SNAPSHOT = "job.yaml"
 
 
@@ -59,7 +58,7 @@ def start(
     open_files.allow(job.limits.concurrency or 1, display(job.path))
     found = _survey(plan, console, clock)
     output = plan.output(found)
-    base = (outputs or job.root / OUTPUTS) / job.spec.name
+    base = (outputs or job.root / runs.OUTPUTS) / job.spec.name
     with _beginning(base):
         base.mkdir(parents=True, exist_ok=True)
         with locked(base, f"runner run {job_file.name}"):

@@ -119,7 +119,7 @@ def run(
 def resume(run: str | None, settings: tuple[str, ...], outputs: Path | None, quiet: bool, as_json: bool) -> int:
     """Continue a RUN that stopped: only rows without a result are sent.
 
-    RUN is a run's folder, a job's name, or a job file (its newest run); default: the newest run of all.
+    RUN is a run's folder, or a job's name, file or folder (its newest run); default: the newest run of all.
     """
     from runner import app
 
@@ -147,10 +147,10 @@ def retry(run: str | None, settings: tuple[str, ...], outputs: Path | None, quie
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @_outputs
 def runs(job: str | None, as_json: bool, outputs: Path | None) -> int:
-    """List the runs, of one JOB or of all."""
+    """List the runs of all jobs, or of one: JOB is its name, file or folder under outputs/."""
     from runner.listing import list_runs
 
-    say(list_runs(_outputs_folder(outputs), job, as_json=as_json))
+    say(list_runs(job, outputs, as_json=as_json))
     return Exit.OK
 
 
@@ -228,21 +228,10 @@ def _overrides(settings: tuple[str, ...]) -> dict[str, str]:
     return overrides
 
 
-def _outputs_folder(outputs: Path | None) -> Path:
-    """Return where runs are: as told, or `outputs/` in the nearest project folder above."""
-    if outputs is not None:
-        return outputs
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "outputs").is_dir() or (folder / "configs").is_dir():
-            return folder / "outputs"
-    return here / "outputs"
-
-
 def _find(name: str | None, outputs: Path | None) -> Path:
     from runner.runs import find
 
-    return find(name, _outputs_folder(outputs))
+    return find(name, outputs)
 
 
 def _console(quiet: bool, as_json: bool) -> Console:

@@ -12,7 +12,7 @@ from runner.errors import RunnerError
 from runner.lock import is_locked
 from runner.manifest import Manifest
 from runner.report import report, show_path
-from runner.runs import all_runs
+from runner.runs import all_runs, of_job, outputs_here
 from runner.sessions import close_killed, measure_running
 from runner.summary import summarize
 
@@ -24,12 +24,15 @@ def status(manifest: Manifest, folder: Path) -> str:
     return manifest.status
 
 
-def list_runs(outputs: Path, job: str | None, *, as_json: bool) -> str:
-    """Return a table of runs, oldest first."""
+def list_runs(job: str | None, outputs: Path | None, *, as_json: bool) -> str:
+    """Return a table of runs, oldest first.
+
+    Raises:
+        SpecError: there are none of this job.
+    """
+    folders = all_runs(outputs or outputs_here()) if job is None else of_job(job, outputs)
     rows: list[dict[str, object]] = []
-    for folder in sorted(all_runs(outputs), key=lambda folder: folder.name):
-        if job is not None and folder.parent.name not in (job, Path(job).stem):
-            continue
+    for folder in sorted(folders, key=lambda folder: folder.name):
         try:
             manifest = Manifest.load(folder)
         except RunnerError:
