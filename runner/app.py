@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ def start(
     base = (outputs or job.root / runs.OUTPUTS) / job.spec.name
     with _beginning(base):
         base.mkdir(parents=True, exist_ok=True)
-        with locked(base, f"runner run {job_file.name}"):
+        with locked(base, f"runner run {_typed(job_file)}"):
             rehearsal = job.endpoint.simulator is not None
             folder = runs.create(base, clock.now_us(), rehearsal)
             manifest = _new_manifest(job, folder, overrides, found, output)
@@ -89,11 +90,13 @@ def resume(
     found = _to_continue(folder, retry)
     if isinstance(found, Outcome):
         return found
-    with _writing(folder), locked(folder.parent, f"runner {'retry' if retry else 'resume'} {folder.name}"):
+    with _writing(folder), locked(folder.parent, f"runner {'retry' if retry else 'resume'} {_typed(folder)}"):
         found = _to_continue(folder, retry)  # again: its last holder may have finished it just now
         if isinstance(found, Outcome):
             return found
         manifest, retry = found
+        if retry:
+            _refuse_unfinished(manifest, folder)
         job = _same_job(manifest, folder, {**manifest.overrides, **overrides})
         plan = make_plan(job)
         open_files.allow(job.limits.concurrency or 1, display(job.path))
@@ -108,14 +111,20 @@ def _to_continue(folder: Path, retry: bool) -> tuple[Manifest, bool] | Outcome:
     """Return the run and whether to go on with it as a retry; or how it ended, when there is nothing to do."""
     manifest = Manifest.load(folder)
     whole = parts.rows(folder) >= manifest.input["rows"]
-    if retry and not whole:
-        raise SpecError(
-            "this run is not finished", where=str(folder), hint=f"continue it first: runner resume {folder}"
-        )
     if manifest.status == "finished" and whole and not (retry and manifest.summary["failed"]):
         return Outcome(folder, manifest, finished_code(manifest), idle=True)
     cut_short = manifest.status != "finished" and bool(manifest.sessions) and manifest.sessions[-1].retry
     return manifest, retry or (cut_short and whole)
+
+
+def _refuse_unfinished(manifest: Manifest, folder: Path) -> None:
+    """Only known once the lock is held: a run that is going on is unfinished as well, and should be told as that."""
+    if parts.rows(folder) < manifest.input["rows"]:
+        raise SpecError(
+            "this run is not finished",
+            where=str(folder),
+            hint=f"continue it first: runner resume {_typed(folder)}",
+        )
 
 
 def _same_job(manifest: Manifest, folder: Path, overrides: Mapping[str, str]) -> Job:
@@ -131,7 +140,7 @@ def _same_job(manifest: Manifest, folder: Path, overrides: Mapping[str, str]) ->
         raise SpecError(
             f"the job has changed since this run began: {names}",
             where=str(path),
-            hint=f"undo the change to continue, or start afresh with `runner run {path.name}`",
+            hint=f"undo the change to continue, or start afresh with `runner run {_typed(path)}`",
         )
     return job
 
@@ -147,6 +156,11 @@ def _refuse_changed_input(manifest: Manifest, plan: Plan) -> None:
             where=str(plan.job.root),
             hint="put the old file back to continue, or start afresh with `runner run`",
         )
+
+
+def _typed(path: Path) -> str:
+    """Return a path as it can be typed into a shell from here."""
+    return shlex.quote(display(path))
 
 
 def _survey(plan: Plan, console: Console, clock: Clock) -> Survey:
