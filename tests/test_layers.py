@@ -42,7 +42,7 @@ ORDER = [
     {"errors", "records", "clock", "stop", "atomic", "lock", "blocking", "stdout", "open_files"},
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules"},
     {"sections", "strategies", "spec", "models", "config", "load", "snapshot"},
-    {"template", "limits", "retry", "prices", "dataset", "client", "journal", "tally", "simulator"},
+    {"template", "limits", "retry", "prices", "dataset", "client", "journal", "tally", "pace", "simulator"},
     {"openai_client", "dialects", "answer", "output", "requests", "stats", "manifest"},
     {"call", "parts", "runs", "steady", "workers"},
     {
