@@ -23,6 +23,7 @@ class Moment:
 
     Attributes:
         done: rows with a result, those from earlier sessions included.
+        cost_usd: what is known of it; all of it where `cost_known`.
         waiting: what holds the run back, in words.
         left: an estimate of the time left; None: unknown.
     """
@@ -34,7 +35,8 @@ class Moment:
     in_flight: int
     rate_s: float
     tokens: int
-    cost_usd: float | None
+    cost_usd: float
+    cost_known: bool
     waiting: str
     left: TimeLeft | None
 
@@ -93,7 +95,8 @@ class Progress:
                 tally.in_flight,
                 rate_s,
                 tally.input_tokens + tally.output_tokens,
-                tally.cost_usd if tally.cost_known else None,
+                tally.cost_usd,
+                tally.cost_known,
                 _waiting(tally, paused_s, self._concurrency),
                 self._pace.left(rate_s, tally, self._total - done),
             )
@@ -206,7 +209,6 @@ def is_terminal() -> bool:
 
 def describe(moment: Moment) -> str:
     """Say a moment in one line; what matters most comes first, because a narrow terminal cuts the end off."""
-    cost = "cost unknown" if moment.cost_usd is None else f"${moment.cost_usd:.4f}"
     parts = [
         _left(moment.left),
         f"{moment.rate_s:,.1f} rows/s" if moment.rate_s >= 1 else f"{moment.rate_s * 60:,.1f} rows/min",
@@ -215,7 +217,7 @@ def describe(moment: Moment) -> str:
         f"{moment.in_flight} in flight",
         f"{moment.retrying} retrying",
         f"{moment.tokens:,} tokens",
-        cost,
+        _cost(moment),
     ]
     return " · ".join(parts)
 
@@ -224,6 +226,12 @@ def _left(left: TimeLeft | None) -> str:
     if left is None:
         return "time left unknown"
     return f"{'at least ' if left.at_least else ''}{duration(left.seconds)} left"
+
+
+def _cost(moment: Moment) -> str:
+    if moment.cost_known:
+        return f"${moment.cost_usd:.4f}"
+    return f"at least ${moment.cost_usd:.4f}" if moment.cost_usd else "cost unknown"
 
 
 def duration(seconds: float) -> str:

@@ -42,7 +42,7 @@ def report(manifest: Manifest, folder: Path) -> str:
                 ("latency", " · ".join(f"p{p} {timing[f'latency_p{p}_s']:.3f} s" for p in (50, 95, 99))),
                 ("limits", _limits(manifest)),
                 ("tokens", _tokens(summary)),
-                ("cost", _cost(summary["cost_usd"], rows=summary["rows"])),
+                ("cost", _cost(summary, manifest.spec["model"])),
             ]
         )
     out += _table([("files", f"{show_path(folder)}/  (part-*.parquet, run.json)")])
@@ -126,11 +126,18 @@ def _tokens(summary: dict[str, Any]) -> str:
     return f"{tokens['input']:,} in{cached}, {tokens['output']:,} out"
 
 
-def _cost(cost_usd: float | None, rows: int) -> str:
-    if cost_usd is None:
-        return "unknown: the model is not in configs/models.yaml, or the server did not report usage"
-    per_thousand = f" · ${cost_usd / rows * 1000:.4f} per 1,000 rows" if rows else ""
-    return f"${cost_usd:.4f}{per_thousand}"
+def _cost(summary: dict[str, Any], model: str) -> str:
+    cost_usd, rows = summary["cost_usd"], summary["rows"]
+    if cost_usd is not None:
+        per_thousand = f" · ${cost_usd / rows * 1000:.4f} per 1,000 rows" if rows else ""
+        return f"${cost_usd:.4f}{per_thousand}"
+    known = summary.get("cost_at_least_usd")
+    why = []
+    if summary.get("rows_without_price"):
+        why.append(f"`{model}` has no price in configs/models.yaml")
+    if summary.get("rows_without_usage"):
+        why.append(f"the server reported no usage for {summary['rows_without_usage']:,} of {rows:,} rows")
+    return (f"at least ${known:.4f}" if known else "unknown") + (f": {' and '.join(why)}" if why else "")
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:

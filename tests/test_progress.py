@@ -111,6 +111,18 @@ def test_what_a_run_waits_for(counters: dict[str, Any], words: str) -> None:
     assert Watch(1000).after(1, **counters).waiting == words
 
 
+@pytest.mark.parametrize(
+    ("counters", "words"),
+    [
+        ({}, "$0.0000"),
+        ({"cost_known": False}, "cost unknown"),
+        ({"cost_known": False, "cost_usd": 0.25}, "at least $0.2500"),
+    ],
+)
+def test_what_a_run_has_cost(counters: dict[str, Any], words: str) -> None:
+    assert describe(Watch(1000).after(1, **counters)).endswith(f" · {words}")
+
+
 def test_a_narrow_terminal_shows_what_matters() -> None:
     watch = Watch(2_700_000, requests_per_minute=3000)
     watch.after(10, in_flight=40, max_in_flight=40, throttled=24, done=500, failed=3)

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -152,6 +153,36 @@ def test_a_stdout_that_cannot_be_written_to(project: Make, command: str) -> None
     full = through("> /dev/full")
     assert full.returncode == (0 if command.startswith("run ") else 2)
     assert full.stderr == "error: cannot write to stdout: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("faults", "said"),
+    [
+        ({}, "${known:.4f} · $"),
+        ({"no_usage": 0.3}, "at least ${known:.4f}: the server reported no usage for {without} of 100 rows\n"),
+        ({"no_usage": 1}, "unknown: the server reported no usage for 100 of 100 rows\n"),
+        ({"bad_request": 0.3}, "${known:.4f} · $"),
+        ({"bad_request": 1}, "$0.0000 · $0.0000 per 1,000 rows\n"),
+    ],
+)
+def test_the_cost_is_what_answers_cost_and_says_what_is_unknown(project: Make, faults: Any, said: str) -> None:
+    with simulator(faults=faults) as server:
+        here = project(server.base_url, stop={"max_error_rate": None})
+        prices = "as_of: 2026-11-20\nmodels: {gpt-6-luna: {input: 2, output: 9}}\n"
+        (here.folder / "configs" / "models.yaml").write_text(prices, "utf-8")
+        done = here.run(exits=3 if "bad_request" in faults else 0)
+    rows, summary = here.table().to_pylist(), here.manifest()["summary"]
+    without = [row for row in rows if row["_status"] == "ok" and row["_cost_usd"] is None]
+    known = sum(row["_cost_usd"] or 0 for row in rows)
+    assert f"cost      {said.format(known=known, without=len(without))}" in done.stdout
+    assert summary["cost_usd"] == (None if without else summary["cost_at_least_usd"])
+    assert summary["cost_at_least_usd"] == pytest.approx(known, abs=1e-6)
+    assert (summary["rows_without_usage"], summary["rows_without_price"]) == (len(without), 0)
+
+
+def test_the_cost_of_a_model_without_a_price_is_unknown(project: Make) -> None:
+    done = project(rows=3).run()
+    assert "cost      unknown: `gpt-6-luna` has no price in configs/models.yaml\n" in done.stdout
 
 
 def test_json_is_the_record(project: Make) -> None:
