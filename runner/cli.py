@@ -289,6 +289,10 @@ def main() -> None:
         _say_error(error.format_message())
         _complain("hint: `runner --help` lists the commands, `runner COMMAND --help` its options")
         code = Exit.USAGE
+    except PermissionError as error:  # wherever it comes from, it is no bug, and only the user can mend it
+        hint = "check its permissions, and those of the folders above it"
+        _say_error(SpecError(error.strerror or str(error), where=error.filename, hint=hint))
+        code = Exit.USAGE
     except (KeyboardInterrupt, click.Abort):
         _complain("interrupted")
         code = Exit.INTERRUPTED

@@ -46,7 +46,8 @@ def export_run(folder: Path, format_: str, target: Path | None) -> None:
         ):
             write(parts.stored(folder, schema, _BATCH_ROWS), schema, file)
     except OSError as error:
-        raise SpecError(f"cannot write the rows there: {error.strerror or error}", where=str(target)) from error
+        where = str(error.filename or target)  # it may be a part that cannot be read
+        raise SpecError(f"cannot write the rows out: {error.strerror or error}", where=where) from error
 
 
 class _UnixLines:

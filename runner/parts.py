@@ -190,6 +190,8 @@ def stored_rows(folder: Path) -> int:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
+    except PermissionError:
+        raise  # there is nothing wrong with the part
     except (pa.ArrowException, OSError) as error:
         raise FatalError(
             f"this part cannot be read: {error}",

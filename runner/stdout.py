@@ -33,6 +33,8 @@ def stdout() -> Iterator[TextIO]:
     try:
         yield sys.stdout
         sys.stdout.flush()  # here, or Python would try at its end and print what went wrong as ignored
+    except PermissionError:
+        raise  # of what is read meanwhile: nobody is asked for permission to write to an open file
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer goes nowhere
         if not isinstance(error, BrokenPipeError):

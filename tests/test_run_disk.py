@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import resource
@@ -17,6 +18,7 @@ from runner.simulator import SimulatorProcess
 from runner.store import disk_error
 
 Make = Callable[..., Project]
+_LIBC = ctypes.CDLL(None)
 
 
 @pytest.fixture
@@ -105,6 +107,48 @@ def test_too_many_open_files_are_no_full_disk(tmp_path: Path) -> None:
     error = disk_error(OSError(errno.EMFILE, "Too many open files"), tmp_path)
     assert "lower `limits.concurrency`, or raise the limit on open files (`ulimit -n`), then resume" in str(error)
     assert "make room" not in str(error)
+
+
+def as_anyone() -> None:
+    """Give up the right to read and write whatever the permissions say, which root has."""
+    for right in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        _LIBC.prctl(24, right, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+@pytest.fixture
+def locked_away() -> Iterator[Callable[[Path], Path]]:
+    """Take all permissions from a file or folder, and give them back at the end."""
+    modes: dict[Path, int] = {}
+
+    def lock(path: Path) -> Path:
+        modes[path] = path.stat().st_mode
+        path.chmod(0)
+        if subprocess.run(["test", "-r", path], preexec_fn=as_anyone, check=False).returncode == 0:
+            pytest.skip("permissions mean nothing here")
+        return path
+
+    yield lock
+    for path, mode in modes.items():
+        path.chmod(mode)
+
+
+def test_what_may_not_be_read(project: Make, locked_away: Callable[[Path], Path]) -> None:
+    here = project(rows=3)
+    here.run("-q")
+    run = here.latest
+
+    def refused(*arguments: str | Path) -> str:
+        done = here.runner(*arguments, exits=2, preexec_fn=as_anyone)
+        assert "Permission denied" in done.error
+        assert "hint: check its permissions" in done.error
+        return done.error
+
+    part = locked_away(parts(run)[0])
+    assert str(part) in refused("export")
+    locked_away(run)
+    assert str(run) in refused("show", run)
+    configs = locked_away(here.folder / "configs")
+    assert str(configs) in refused("run", here.job_file)
 
 
 @pytest.mark.parametrize("outputs", ["rows.jsonl", "/proc/outputs", "/dev/null"])
