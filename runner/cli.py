@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +12,7 @@ import click
 
 from runner import __version__
 from runner.errors import Exit, RunnerError, SpecError
-from runner.stdout import say, use_utf8
+from runner.stdio import complain, finish, say, use_utf8
 
 if TYPE_CHECKING:
     from runner.execution import Outcome
@@ -266,12 +265,7 @@ def _outcome_text(outcome: Outcome, as_json: bool) -> str:
 
 
 def _say_error(error: object) -> None:
-    _complain(f"error: {error}")
-
-
-def _complain(text: str) -> None:
-    with suppress(OSError):  # nobody can be told, and the exit code still counts
-        click.echo(text, err=True)
+    complain(f"error: {error}")
 
 
 def main() -> None:
@@ -287,13 +281,14 @@ def main() -> None:
         code = Exit.USAGE
     except click.ClickException as error:
         _say_error(error.format_message())
-        _complain("hint: `runner --help` lists the commands, `runner COMMAND --help` its options")
+        complain("hint: `runner --help` lists the commands, `runner COMMAND --help` its options")
         code = Exit.USAGE
     except PermissionError as error:  # wherever it comes from, it is no bug, and only the user can mend it
         hint = "check its permissions, and those of the folders above it"
         _say_error(SpecError(error.strerror or str(error), where=error.filename, hint=hint))
         code = Exit.USAGE
     except (KeyboardInterrupt, click.Abort):
-        _complain("interrupted")
+        complain("interrupted")
         code = Exit.INTERRUPTED
+    finish()
     sys.exit(int(code or 0))

@@ -16,7 +16,7 @@ from runner.atomic import replacing
 from runner.dataset.columns import is_json_text
 from runner.errors import SpecError
 from runner.manifest import Manifest
-from runner.stdout import stdout
+from runner.stdio import stdout
 
 _BATCH_ROWS = 2000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -144,10 +145,12 @@ class LiveDisplay:
         return Group(head, Text(describe(moment), overflow="ellipsis", no_wrap=True))
 
     def note(self, text: str) -> None:
-        self._live.console.print(text, markup=False, highlight=False)
+        with suppress(OSError):  # the terminal may be gone, and the run goes on
+            self._live.console.print(text, markup=False, highlight=False)
 
     def close(self) -> None:
-        self._live.stop()
+        with suppress(OSError):
+            self._live.stop()
 
 
 class PlainDisplay:
@@ -166,7 +169,8 @@ class PlainDisplay:
             self.note(f"{moment.done:,} / {moment.total:,} rows · {describe(moment)}")
 
     def note(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        with suppress(OSError):  # nobody may be reading any more, and the run goes on
+            print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
         pass

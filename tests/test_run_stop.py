@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import signal
+import subprocess
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -132,7 +137,7 @@ def children(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_lets_what_is_in_flight_finish(project: Make, signum: signal.Signals) -> None:
     with simulator(latency_s=0.3) as server:
         here = project(server.base_url)
@@ -164,6 +169,51 @@ def test_a_second_signal_stops_at_once(project: Make) -> None:
         here.end(working, exits=130)
         assert time.monotonic() - began < 3
     assert here.manifest()["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("display", ["live", "plain"])
+def test_a_terminal_that_closes_lets_what_is_in_flight_finish(project: Make, display: str) -> None:
+    """The run can say nothing any more, and must not stumble over that."""
+    with simulator(latency_s=0.3) as server:
+        here = project(server.base_url)
+        terminal, inside = os.openpty()
+        working = subprocess.Popen(
+            [sys.executable, "-m", "runner", "run", here.job_file],
+            cwd=here.folder,
+            env=here.environ | {"TERM": "xterm"},
+            stdin=inside,
+            stdout=inside,
+            stderr=inside if display == "live" else subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(inside)
+        until(lambda: server.stats()["in_flight"] == 8 and server.stats()["statuses"].get("200", 0) >= 8)
+        if working.stderr is not None:
+            working.stderr.close()
+        os.close(terminal)
+        assert working.wait(20) == 130
+        stats = server.stats()
+    assert stats["abandoned"] == 0
+    assert here.manifest()["status"] == "interrupted"
+    assert here.manifest()["summary"]["ok"] == stats["statuses"]["200"]
+
+
+def test_nohup_lets_a_run_go_on_without_its_terminal(project: Make) -> None:
+    with simulator(latency_s=0.05) as server:
+        here = project(server.base_url)
+        ignore = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+        working = here.start("run", here.job_file, **ignore)
+        until(lambda: server.stats()["in_flight"] == 8)
+        working.send_signal(signal.SIGHUP)
+        here.end(working)
+    here.assert_whole(100)
+
+
+def test_ctrl_c_while_the_command_is_being_loaded(project: Make) -> None:
+    here = project(rows=1)
+    (here.folder / "click.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)\n")
+    assert here.runner("--help", exits=130).stderr == "interrupted\n"
 
 
 def test_a_run_that_is_at_work_or_was_killed_is_explained(project: Make) -> None:

@@ -1,4 +1,4 @@
-"""Stdout holds data: always UTF-8, fine when nobody reads to the end, and one message when it cannot be written."""
+"""Stdout holds data, stderr all else. Both are UTF-8, and where nobody listens the run goes on and ends as it would."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def stdout() -> Iterator[TextIO]:
         raise SpecError("cannot write to stdout: it is closed")
     try:
         yield sys.stdout
-        sys.stdout.flush()  # here, or Python would try at its end and print what went wrong as ignored
+        sys.stdout.flush()
     except PermissionError:
         raise  # of what is read meanwhile: nobody is asked for permission to write to an open file
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer goes nowhere
+        _drop(sys.stdout)
         if not isinstance(error, BrokenPipeError):
             raise SpecError(f"cannot write to stdout: {error.strerror}") from None
 
@@ -49,3 +49,27 @@ def say(text: str) -> None:
     """
     with stdout() as file:
         file.write(text + "\n")
+
+
+def complain(text: str) -> None:
+    """Write a text and a newline to stderr, if that is possible."""
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except OSError:
+        _drop(sys.stderr)
+
+
+def finish() -> None:
+    """Write what is left, or drop it. Python would try again at its end, and make exit code 120 of a failure."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            _drop(stream)
+
+
+def _drop(stream: TextIO) -> None:
+    """Let what a stream has in its buffer, and whatever follows, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
