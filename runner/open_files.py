@@ -25,10 +25,11 @@ def allow(connections: int, where: str) -> None:
         return
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-    except (ValueError, OSError):  # above the hard limit, or above what the system can do
+    except (ValueError, OSError):  # above the hard limit; or there is none, and the system does not go so far
+        allowed = soft if hard == resource.RLIM_INFINITY else hard
         raise SpecError(
-            f"`limits.concurrency` is {connections:,}, and this process may have only {hard:,} files open, "
+            f"`limits.concurrency` is {connections:,}, and this process may have only {allowed:,} files open, "
             "connections included",
             where=where,
-            hint=f"set it to {max(1, hard - _OTHERS):,} or less, or raise the limit: `ulimit -n {needed}` (as root)",
+            hint=f"set it to {max(1, allowed - _OTHERS):,} or less, or raise the limit: `ulimit -n {needed}` (as root)",
         ) from None
