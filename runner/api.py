@@ -21,16 +21,16 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from runner import app, journal, load, parts
+from runner import app, load, parts
 from runner.execution import Outcome
 from runner.load import Job
 from runner.manifest import Manifest
-from runner.output import to_table
 from runner.progress import Console, is_terminal
 from runner.report import report
 from runner.stop import Stop
 
 T = TypeVar("T")
+_BATCH_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -130,15 +130,7 @@ def read_results(run: str | Path) -> pa.Table:
     """
     folder = Path(run)
     schema = Manifest.load(folder).schema
-    numbered = [(parts.number_of(path), path) for path in (*parts.sealed(folder), *parts.unsealed(folder))]
-    tables = []
-    for _, path in sorted(numbered):
-        if path.suffix == ".parquet":
-            with parts.open_part(path) as part:
-                tables.append(part.read().replace_schema_metadata(None))
-        else:
-            tables += [to_table(rows, schema) for rows in journal.read(path)]
-    return pa.concat_tables(tables) if tables else schema.empty_table()
+    return pa.concat_tables([schema.empty_table(), *parts.stored(folder, schema, _BATCH_ROWS)])
 
 
 def _start(job: Job | str | Path, output: str | Path | None, progress: bool, stop: Stop) -> RunSummary:

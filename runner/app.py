@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 
-from runner import parts, runs
+from runner import open_files, parts, runs
 from runner.atomic import write_text
 from runner.clock import Clock, SystemClock
 from runner.dataset.fingerprint import FileStamp, unchanged
@@ -19,15 +19,16 @@ from runner.errors import InputError, SpecError
 from runner.execution import Execution, Outcome, finished_code
 from runner.load import Job, load_job
 from runner.lock import locked
-from runner.manifest import Manifest, encode_schema, utc_text, versions
+from runner.manifest import Manifest, encode_schema, versions
 from runner.output import Output
 from runner.plan import Plan, make_plan
+from runner.problems import display
 from runner.progress import Console
+from runner.sessions import close_killed
 from runner.snapshot import as_run, changed, snapshot
 from runner.stop import Stop
 from runner.store import disk_error
 
-OUTPUTS = "outputs"
 SNAPSHOT = "job.yaml"
 
 
@@ -43,17 +44,18 @@ def start(
     Raises:
         SpecError, InputError: the job cannot be run as it is; nothing was sent.
         LockedError: another run of this job is going on.
-        FatalError: the run's folder cannot be written to.
+        FatalError: the run's folder cannot be written to any more.
     """
     clock = SystemClock()
     console = console or Console()
     plan = make_plan(job)
+    open_files.allow(job.limits.concurrency or 1, display(job.path))
     found = _survey(plan, console, clock)
     output = plan.output(found)
-    base = (outputs or job.root / OUTPUTS) / job.spec.name
-    with _writing(base):
+    base = (outputs or job.root / runs.OUTPUTS) / job.spec.name
+    with _beginning(base):
         base.mkdir(parents=True, exist_ok=True)
-        with locked(base, f"runner run {job.path.name}"):
+        with locked(base, f"runner run {_typed(job.path)}"):
             rehearsal = job.endpoint.simulator is not None
             folder = runs.create(base, clock.now_us(), rehearsal)
             manifest = _new_manifest(job, folder, found, output)
@@ -64,7 +66,8 @@ def start(
             except OSError:
                 shutil.rmtree(folder, ignore_errors=True)  # without its record it is no run
                 raise
-            return Execution(plan, output, manifest, folder, console, clock, stop or Stop()).run()
+            with _writing(folder):
+                return Execution(plan, output, manifest, folder, console, clock, stop or Stop()).run()
 
 
 def resume(
@@ -85,15 +88,18 @@ def resume(
     found = _to_continue(folder, retry)
     if isinstance(found, Outcome):
         return found
-    with _writing(folder), locked(folder.parent, f"runner {'retry' if retry else 'resume'} {folder.name}"):
+    with _writing(folder), locked(folder.parent, f"runner {'retry' if retry else 'resume'} {_typed(folder)}"):
         found = _to_continue(folder, retry)  # again: its last holder may have finished it just now
         if isinstance(found, Outcome):
             return found
         manifest, retry = found
+        if retry:
+            _refuse_unfinished(manifest, folder)
         job = _same_job(manifest, folder, {**manifest.overrides, **overrides})
         plan = make_plan(job)
+        open_files.allow(job.limits.concurrency or 1, display(job.path))
         _refuse_changed_input(manifest, plan)
-        _close_killed_sessions(manifest, folder)
+        close_killed(manifest, folder)
         manifest.overrides.update(overrides)
         output = Output(manifest.schema, manifest.copied_columns, job.spec.model)
         return Execution(plan, output, manifest, folder, console or Console(), clock, stop or Stop(), retry=retry).run()
@@ -103,14 +109,20 @@ def _to_continue(folder: Path, retry: bool) -> tuple[Manifest, bool] | Outcome:
     """Return the run and whether to go on with it as a retry; or how it ended, when there is nothing to do."""
     manifest = Manifest.load(folder)
     whole = parts.rows(folder) >= manifest.input["rows"]
-    if retry and not whole:
-        raise SpecError(
-            "this run is not finished", where=str(folder), hint=f"continue it first: runner resume {folder}"
-        )
     if manifest.status == "finished" and whole and not (retry and manifest.summary["failed"]):
         return Outcome(folder, manifest, finished_code(manifest), idle=True)
     cut_short = manifest.status != "finished" and bool(manifest.sessions) and manifest.sessions[-1].retry
     return manifest, retry or (cut_short and whole)
+
+
+def _refuse_unfinished(manifest: Manifest, folder: Path) -> None:
+    """Only known once the lock is held: a run that is going on is unfinished as well, and should be told as that."""
+    if parts.rows(folder) < manifest.input["rows"]:
+        raise SpecError(
+            "this run is not finished",
+            where=str(folder),
+            hint=f"continue it first: runner resume {_typed(folder)}",
+        )
 
 
 def _same_job(manifest: Manifest, folder: Path, overrides: Mapping[str, str]) -> Job:
@@ -126,7 +138,7 @@ def _same_job(manifest: Manifest, folder: Path, overrides: Mapping[str, str]) ->
         raise SpecError(
             f"the job has changed since this run began: {names}",
             where=str(path),
-            hint=f"undo the change to continue, or start afresh with `runner run {path.name}`",
+            hint=f"undo the change to continue, or start afresh with `runner run {_typed(path)}`",
         )
     return job
 
@@ -144,15 +156,9 @@ def _refuse_changed_input(manifest: Manifest, plan: Plan) -> None:
         )
 
 
-def _close_killed_sessions(manifest: Manifest, folder: Path) -> None:
-    """Give a session that was killed the time until its last sign of life, the newest file it left."""
-    for session in manifest.sessions:
-        if session.finished_at is None:
-            last_s = max(path.stat().st_mtime for path in folder.iterdir())
-            began_s = datetime.fromisoformat(session.started_at).timestamp()
-            session.ended = "killed"
-            session.finished_at = utc_text(int(last_s * 1e6))
-            session.wall_s = round(max(0.0, last_s - began_s), 3)
+def _typed(path: Path) -> str:
+    """Return a path as it can be typed into a shell from here."""
+    return shlex.quote(display(path))
 
 
 def _survey(plan: Plan, console: Console, clock: Clock) -> Survey:
@@ -196,6 +202,19 @@ def _new_manifest(job: Job, folder: Path, found: Survey, output: Output) -> Mani
         endpoint={"name": endpoint.name, "base_url": endpoint.base_url or "the embedded simulator"},
         versions=versions(),
     )
+
+
+@contextmanager
+def _beginning(base: Path) -> Iterator[None]:
+    """Turn a failure to make a run's folder into one message. There is no run yet that could be resumed."""
+    try:
+        yield
+    except OSError as error:
+        raise SpecError(
+            f"no run can be kept there: {error.strerror or error}",
+            where=str(error.filename or base),
+            hint="name another folder with `--output DIR`, or mend this one",
+        ) from error
 
 
 @contextmanager

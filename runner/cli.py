@@ -14,6 +14,7 @@ import click
 
 from runner import __version__
 from runner.errors import Exit, RunnerError, SpecError
+from runner.stdio import complain, finish, say, use_utf8
 
 if TYPE_CHECKING:
     from runner.execution import Outcome
@@ -104,7 +105,7 @@ def run(
         from runner.dry_run import dry_run as estimate
 
         shown = estimate(job, overrides)
-        click.echo(json.dumps(shown.as_json(), indent=2, ensure_ascii=False) if as_json else shown.text())
+        say(json.dumps(shown.as_json(), indent=2, ensure_ascii=False) if as_json else shown.text())
         return Exit.OK
     from runner import app
     from runner.load import load_job
@@ -125,7 +126,7 @@ def resume(
 ) -> int:
     """Continue a RUN that stopped: only rows without a result are sent.
 
-    RUN is a run's folder, a job's name, or a job file (its newest run); default: the newest run of all.
+    RUN is a run's folder, or a job's name, file or folder (its newest run); default: the newest run of all.
     """
     from runner import app
 
@@ -201,9 +202,9 @@ def compare(
         confirm=(lambda cost: True) if yes else _confirm,
     )
     if comparison is not None and as_json:
-        click.echo(json.dumps(comparison.as_json(), indent=2, default=str))
+        say(json.dumps(comparison.as_json(), indent=2, default=str))
     elif comparison is not None and not quiet:
-        click.echo(comparison.text())
+        say(comparison.text())
     return code
 
 
@@ -234,10 +235,10 @@ def _confirm(cost: str) -> bool:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @_outputs
 def runs(job: str | None, as_json: bool, outputs: Path | None) -> int:
-    """List the runs, of one JOB or of all."""
+    """List the runs of all jobs, or of one: JOB is its name, file or folder under outputs/."""
     from runner.listing import list_runs
 
-    click.echo(list_runs(_outputs_folder(outputs), job, as_json=as_json))
+    say(list_runs(job, outputs, as_json=as_json))
     return Exit.OK
 
 
@@ -249,7 +250,7 @@ def show(run: str | None, as_json: bool, outputs: Path | None) -> int:
     """Explain one RUN: how it went, what it was made from, what to type next."""
     from runner.listing import show_run
 
-    click.echo(show_run(_find(run, outputs), as_json=as_json))
+    say(show_run(_find(run, outputs), as_json=as_json))
     return Exit.OK
 
 
@@ -273,7 +274,7 @@ def schema() -> int:
     """Print the JSON Schema of job files, for editors."""
     from runner.spec import job_schema
 
-    click.echo(json.dumps(job_schema(), indent=2))
+    say(json.dumps(job_schema(), indent=2))
     return Exit.OK
 
 
@@ -320,21 +321,10 @@ def _redirected(overrides: dict[str, str], endpoint: str | None, rehearse: bool)
     return overrides if endpoint is None else {**overrides, "endpoint": json.dumps(endpoint)}
 
 
-def _outputs_folder(outputs: Path | None) -> Path:
-    """Return where runs are: as told, or `outputs/` in the nearest project folder above."""
-    if outputs is not None:
-        return outputs
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "outputs").is_dir() or (folder / "configs").is_dir():
-            return folder / "outputs"
-    return here / "outputs"
-
-
 def _find(name: str | None, outputs: Path | None) -> Path:
     from runner.runs import find
 
-    return find(name, _outputs_folder(outputs))
+    return find(name, outputs)
 
 
 def _console(quiet: bool, as_json: bool) -> Console:
@@ -344,30 +334,37 @@ def _console(quiet: bool, as_json: bool) -> Console:
 
 
 def _show_outcome(outcome: Outcome, quiet: bool, as_json: bool) -> int:
+    if outcome.stopped_by is not None:
+        _say_error(outcome.stopped_by)
+    try:
+        if as_json or not quiet:
+            say(_outcome_text(outcome, as_json))
+    except SpecError as error:
+        _say_error(error)  # but how the run ended is what the exit code tells
+    return outcome.exit_code
+
+
+def _outcome_text(outcome: Outcome, as_json: bool) -> str:
     from dataclasses import asdict
 
     from runner.report import report
 
-    if outcome.idle and not quiet and not as_json:
-        more = "`runner retry` sends the failed ones again" if outcome.exit_code else "`runner show` tells more"
-        click.echo(f"nothing to do: every row of {outcome.folder.name} has a result; {more}")
-        return outcome.exit_code
-    if outcome.stopped_by is not None:
-        _say_error(outcome.stopped_by)
     if as_json:
         record = {**asdict(outcome.manifest), "folder": str(outcome.folder), "exit_code": int(outcome.exit_code)}
-        click.echo(json.dumps(record, indent=2, ensure_ascii=False, default=str))
-    elif not quiet:
-        click.echo(report(outcome.manifest, outcome.folder))
-    return outcome.exit_code
+        return json.dumps(record, indent=2, ensure_ascii=False, default=str)
+    if outcome.idle:
+        more = "`runner retry` sends the failed ones again" if outcome.exit_code else "`runner show` tells more"
+        return f"nothing to do: every row of {outcome.folder.name} has a result; {more}"
+    return report(outcome.manifest, outcome.folder)
 
 
-def _say_error(error: RunnerError) -> None:
-    click.echo(f"error: {error}", err=True)
+def _say_error(error: object) -> None:
+    complain(f"error: {error}")
 
 
 def main() -> None:
     """Run the command line and exit with one of the codes in `runner.errors.Exit`."""
+    use_utf8()
     try:
         code = cli.main(standalone_mode=False)
     except RunnerError as error:
@@ -377,15 +374,17 @@ def main() -> None:
         error.show()
         code = Exit.USAGE
     except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
-        click.echo("hint: `runner --help` lists the commands, `runner COMMAND --help` its options", err=True)
+        _say_error(error.format_message())
+        complain("hint: `runner --help` lists the commands, `runner COMMAND --help` its options")
+        code = Exit.USAGE
+    except PermissionError as error:  # wherever it comes from, it is no bug, and only the user can mend it
+        hint = "check its permissions, and those of the folders above it"
+        _say_error(SpecError(error.strerror or str(error), where=error.filename, hint=hint))
         code = Exit.USAGE
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+        complain("interrupted")
         code = Exit.INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more; that is fine
-        code = Exit.OK
+    finish()
     _exit(int(code or 0))
 
 
@@ -393,6 +392,4 @@ def _exit(code: int) -> None:
     """Exit; threads that still wait for a server, after a run that was told to stop at once, do not hold it up."""
     if all(thread.daemon or thread is threading.main_thread() for thread in threading.enumerate()):
         sys.exit(code)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    os._exit(code)  # what was said has been written by `finish`

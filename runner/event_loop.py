@@ -33,17 +33,19 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 @contextmanager
 def stop_on_signals(stop: Stop, note: Callable[[str], None], work: asyncio.Task[Any] | None) -> Iterator[None]:
-    """The first SIGINT or SIGTERM lets what is in flight finish; the second ends at once."""
+    """The first SIGINT, SIGTERM or SIGHUP lets what is in flight finish; the second ends at once."""
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
         if stop.requested and work is not None:
             work.cancel()
             return
-        note("stopping: waiting for the answers that are on their way (again to stop at once)")
         stop.request()
+        note("stopping: waiting for the answers that are on their way (again to stop at once)")
 
-    wanted = (signal.SIGINT, signal.SIGTERM)
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` asks to go on when the terminal closes
+        wanted.append(signal.SIGHUP)
     try:
         for number in wanted:
             loop.add_signal_handler(number, on_signal)

@@ -116,7 +116,7 @@ class Execution:
             ) as store:
                 total = store.found_failed if self._retry else self._manifest.input["rows"]
                 found = (0, 0) if self._retry else (store.found, store.found_failed)
-                progress = Progress(display, clock, total, *found, self._strategy.in_flight)
+                progress = Progress(display, clock, total, *found, self._strategy.in_flight, limits)
                 pipeline = Pipeline(
                     self._rows(), plan.builder, store, self._strategy, calls, stop, tally, clock,
                     rule=None if self._retry else job.spec.stop,

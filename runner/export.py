@@ -1,10 +1,9 @@
-"""Writes the rows of a run out, in input order, a batch at a time."""
+"""Writes the rows of a run out, in input order, a batch at a time; of an unfinished run what there is so far."""
 
 from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
-from runner import journal, parts
+from runner import parts
 from runner.atomic import replacing
 from runner.dataset.columns import is_json_text
 from runner.errors import SpecError
 from runner.manifest import Manifest
-from runner.output import to_table
+from runner.stdio import stdout
 
 _BATCH_ROWS = 2000
 
@@ -31,32 +30,41 @@ def export_run(folder: Path, format_: str, target: Path | None) -> None:
 
     Raises:
         FatalError: a part or journal is damaged.
-        SpecError: the target cannot be written to.
+        SpecError: the target or stdout cannot be written to.
     """
     schema = Manifest.load(folder).schema
     write = _write_csv if format_ == "csv" else _write_jsonl
     if target is None:
-        write(_tables(folder, schema), schema, sys.stdout)
+        with stdout() as file:
+            write(parts.stored(folder, schema, _BATCH_ROWS), schema, file)
         return
     try:
-        with replacing(target) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-            write(_tables(folder, schema), schema, file)
+        # A lone surrogate has no UTF-8; its escape is what JSON writes for it, and no cell of a CSV can hold one.
+        with (
+            replacing(target) as temporary,
+            open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
+            write(parts.stored(folder, schema, _BATCH_ROWS), schema, file)
     except OSError as error:
-        raise SpecError(f"cannot write the rows there: {error.strerror or error}", where=str(target)) from error
+        where = str(error.filename or target)  # it may be a part that cannot be read
+        raise SpecError(f"cannot write the rows out: {error.strerror or error}", where=where) from error
 
 
-def _tables(folder: Path, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield all rows in order; parts that are still open give what they have so far."""
-    for path in sorted([*parts.sealed(folder), *parts.unsealed(folder)], key=parts.number_of):
-        if path.suffix == ".parquet":
-            yield from parts.tables(path, _BATCH_ROWS)
-        else:
-            for rows in journal.read(path):
-                yield to_table(rows, schema)
+class _UnixLines:
+    """What `csv` writes, with a newline at the end of each row.
+
+    The `csv` of Python 3.11 quotes only what its own line end is made of: with "\\n" it leaves a lone "\\r" bare.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        return self._file.write(row.removesuffix("\r\n") + "\n")
 
 
 def _write_csv(tables: Iterator[pa.Table], schema: pa.Schema, file: TextIO) -> None:
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(_UnixLines(file), lineterminator="\r\n")
     writer.writerow(schema.names)
     for table in tables:
         for row in table.to_pylist():

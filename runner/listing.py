@@ -7,11 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from runner import parts
+from runner.clock import SystemClock
 from runner.errors import RunnerError
 from runner.lock import is_locked
 from runner.manifest import Manifest
 from runner.report import report, show_path
-from runner.runs import all_runs
+from runner.runs import all_runs, of_job, outputs_here
+from runner.sessions import close_killed, measure_running
 from runner.summary import summarize
 
 
@@ -22,12 +24,15 @@ def status(manifest: Manifest, folder: Path) -> str:
     return manifest.status
 
 
-def list_runs(outputs: Path, job: str | None, *, as_json: bool) -> str:
-    """Return a table of runs, oldest first."""
+def list_runs(job: str | None, outputs: Path | None, *, as_json: bool) -> str:
+    """Return a table of runs, oldest first.
+
+    Raises:
+        SpecError: there are none of this job.
+    """
+    folders = all_runs(outputs or outputs_here()) if job is None else of_job(job, outputs)
     rows: list[dict[str, object]] = []
-    for folder in sorted(all_runs(outputs), key=lambda folder: folder.name):
-        if job is not None and folder.parent.name not in (job, Path(job).stem):
-            continue
+    for folder in sorted(folders, key=lambda folder: folder.name):
         try:
             manifest = Manifest.load(folder)
         except RunnerError:
@@ -59,13 +64,17 @@ def list_runs(outputs: Path, job: str | None, *, as_json: bool) -> str:
 
 
 def show_run(folder: Path, *, as_json: bool) -> str:
-    """Return what there is to know of a run; one that was killed is counted afresh from its folder."""
+    """Return what there is to know of a run; one without an end is counted from its folder, as far as it is."""
     manifest = Manifest.load(folder)
-    now = status(manifest, folder)
-    if now in ("killed", "running"):
+    manifest.status = status(manifest, folder)
+    if manifest.status in ("killed", "running"):
+        if manifest.status == "killed":
+            close_killed(manifest, folder)
+        else:
+            measure_running(manifest, folder, SystemClock().now_us())
         manifest.summary = summarize(folder, manifest.schema, sum(s.wall_s for s in manifest.sessions))
     if as_json:
-        return json.dumps({**asdict(manifest), "status": now, "folder": str(folder)}, indent=2, ensure_ascii=False)
+        return json.dumps({**asdict(manifest), "folder": str(folder)}, indent=2, ensure_ascii=False)
     files = "".join(f"\n            {f['path']} ({f['size']:,} bytes)" for f in manifest.input["files"])
     theirs = [name for name in manifest.columns if not name.startswith("_")]
     made = [
@@ -77,14 +86,16 @@ def show_run(folder: Path, *, as_json: bool) -> str:
         f"parts       {len(parts.sealed(folder))} sealed",
         f"versions    {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}",
     ]
-    for session in manifest.sessions:
-        how = session.ended or ("running" if now == "running" else "killed")
-        made.append(
-            f"session     {session.started_at}: {how}, {session.rows:,} rows, "
-            f"{session.attempts:,} requests, {session.wall_s:,.1f} s"
-        )
-    head = f"state       {now}\n" if now in ("killed", "running") else ""
-    return head + report(manifest, folder) + "\n" + "\n".join(made)
+    made += [
+        f"session     {session.started_at}: {session.ended or 'running'}, {_count(session.rows, 'rows')}, "
+        f"{_count(session.attempts, 'requests')}, {session.wall_s:,.1f} s"
+        for session in manifest.sessions
+    ]
+    return report(manifest, folder) + "\n" + "\n".join(made)
+
+
+def _count(number: int | None, what: str) -> str:
+    return f"an unknown number of {what}" if number is None else f"{number:,} {what}"
 
 
 def _n(value: object) -> str:

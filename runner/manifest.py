@@ -27,6 +27,8 @@ class Session:
     Attributes:
         ended: `finished`, `interrupted`, or the kind of what stopped it; None while it works or if it was killed.
         retry: it sends failed rows of a finished run again.
+        rows: results stored; None: unknown, because a retry was killed.
+        attempts: HTTP exchanges; None: unknown, because the session was killed.
         use: share of each limit that was used, 1.0 being all of it.
     """
 
@@ -35,8 +37,8 @@ class Session:
     ended: str | None = None
     retry: bool = False
     wall_s: float = 0.0
-    rows: int = 0
-    attempts: int = 0
+    rows: int | None = 0
+    attempts: int | None = 0
     max_in_flight: int = 0
     rate_limited: int = 0
     strategy: str = ""

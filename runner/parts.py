@@ -52,12 +52,11 @@ def sealed(folder: Path) -> list[Path]:
     )
 
 
-def unsealed(folder: Path) -> list[Path]:
-    """Return the journals of a run in order, without those of sealed parts, which a crash may have left."""
-    return sorted(
-        (path for path in folder.glob("journal-*.jsonl") if not part_path(folder, number_of(path)).exists()),
-        key=number_of,
-    )
+def sources(folder: Path) -> list[Path]:
+    """Return what holds the rows of a run, in order: each part, or its journal while it is open."""
+    found = {number_of(path): path for path in folder.glob("journal-*.jsonl")}  # first: one may be sealed meanwhile
+    found |= {number_of(path): path for path in sealed(folder)}
+    return [found[number] for number in sorted(found)]
 
 
 def number_of(path: Path) -> int:
@@ -170,10 +169,38 @@ def tables(path: Path, batch_rows: int, columns: Sequence[str] | None = None) ->
             yield pa.Table.from_batches([batch])
 
 
+def stored(folder: Path, schema: pa.Schema, batch_rows: int) -> Iterator[pa.Table]:
+    """Yield the rows of a run in order; parts that are still open give what they have so far.
+
+    Args:
+        schema: the columns wanted.
+        batch_rows: at most so many rows of a part at a time.
+
+    Raises:
+        FatalError: a part or journal is damaged.
+    """
+    for path in sources(folder):
+        if path.suffix == ".jsonl":
+            try:
+                for rows in journal.read(path):
+                    yield to_table(rows, schema)
+                continue
+            except FileNotFoundError:  # sealed meanwhile
+                path = part_path(folder, number_of(path))
+        yield from tables(path, batch_rows, schema.names)
+
+
+def stored_rows(folder: Path) -> int:
+    """Return how many rows of a run have a result so far."""
+    return sum(table.num_rows for table in stored(folder, pa.schema([pa.field("_index", pa.int64())]), 100_000))
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
+    except PermissionError:
+        raise  # there is nothing wrong with the part
     except (pa.ArrowException, OSError) as error:
         raise FatalError(
             f"this part cannot be read: {error}",

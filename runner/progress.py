@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from runner.clock import Clock
+from runner.pace import Pace, RateLimits, TimeLeft
 from runner.tally import Tally
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_WINDOW_S = 20.0
 _PLAIN_EVERY_S = 10.0
 
 
@@ -24,8 +24,9 @@ class Moment:
 
     Attributes:
         done: rows with a result, those from earlier sessions included.
-        waits_for: what holds the run back, in words.
-        left_s: estimate of the time left, in seconds; None: unknown.
+        cost_usd: what is known of it; all of it where `cost_known`.
+        waiting: what holds the run back, in words.
+        left: an estimate of the time left; None: unknown.
     """
 
     done: int
@@ -35,9 +36,10 @@ class Moment:
     in_flight: int
     rate_s: float
     tokens: int
-    cost_usd: float | None
-    waits_for: str
-    left_s: float | None
+    cost_usd: float
+    cost_known: bool
+    waiting: str
+    left: TimeLeft | None
 
 
 class Display(Protocol):
@@ -56,11 +58,18 @@ class Progress:
 
     Args:
         found: rows that had a result before this session; `found_failed` of them failed.
-        paused_s: returns how long the server's pause still lasts.
+        concurrency: how many requests may be in flight.
     """
 
     def __init__(
-        self, display: Display, clock: Clock, total: int, found: int, found_failed: int, concurrency: int
+        self,
+        display: Display,
+        clock: Clock,
+        total: int,
+        found: int,
+        found_failed: int,
+        concurrency: int,
+        limits: RateLimits,
     ) -> None:
         self._display = display
         self._clock = clock
@@ -68,18 +77,16 @@ class Progress:
         self._found = found
         self._found_failed = found_failed
         self._concurrency = concurrency
-        self._recent: deque[tuple[float, int]] = deque()
+        self._pace = Pace(limits, clock.steady_s())
 
     def show(self, tally: Tally, paused_s: float = 0.0) -> None:
-        """Show the counters as they are now."""
-        now = self._clock.steady_s()
-        self._recent.append((now, tally.done))
-        while now - self._recent[0][0] > _WINDOW_S:
-            self._recent.popleft()
-        since, before = self._recent[0]
-        rate = (tally.done - before) / (now - since) if now > since else 0.0
+        """Show the counters as they are now.
+
+        Args:
+            paused_s: how long a pause that the server asked for still lasts.
+        """
         done = self._found + tally.done
-        left = (self._total - done) / rate if rate > 0 else None
+        rate_s = self._pace.rate_s(self._clock.steady_s(), tally)
         self._display.show(
             Moment(
                 done,
@@ -87,25 +94,26 @@ class Progress:
                 self._found_failed + tally.failed,
                 tally.backing_off,
                 tally.in_flight,
-                rate,
+                rate_s,
                 tally.input_tokens + tally.output_tokens,
-                tally.cost_usd if tally.cost_known else None,
-                _waits_for(tally, paused_s, self._concurrency),
-                left,
+                tally.cost_usd,
+                tally.cost_known,
+                _waiting(tally, paused_s, self._concurrency),
+                self._pace.left(rate_s, tally, self._total - done),
             )
         )
 
 
-def _waits_for(tally: Tally, paused_s: float, concurrency: int) -> str:
+def _waiting(tally: Tally, paused_s: float, concurrency: int) -> str:
     if paused_s > 0:
-        return f"the server asked for a pause, {paused_s:.0f} s left"
-    if tally.throttled > concurrency / 2:
-        return "the rate limit"
+        return f"paused by the server for {paused_s:.0f} s more"
+    if tally.throttled > tally.in_flight / 10:  # a few may wait for a moment; a limit that binds keeps many waiting
+        return "waiting for the rate limit"
     if tally.backing_off > tally.in_flight:
-        return "retries backing off"
+        return "waiting to try again"
     if tally.in_flight >= concurrency:
-        return "answers (concurrency is the limit)"
-    return "answers"
+        return "waiting for answers (concurrency is the limit)"
+    return "waiting for answers" if tally.in_flight else "reading the input"
 
 
 class LiveDisplay:
@@ -137,10 +145,12 @@ class LiveDisplay:
         return Group(head, Text(describe(moment), overflow="ellipsis", no_wrap=True))
 
     def note(self, text: str) -> None:
-        self._live.console.print(text, markup=False, highlight=False)
+        with suppress(OSError):  # the terminal may be gone, and the run goes on
+            self._live.console.print(text, markup=False, highlight=False)
 
     def close(self) -> None:
-        self._live.stop()
+        with suppress(OSError):
+            self._live.stop()
 
 
 class PlainDisplay:
@@ -159,7 +169,8 @@ class PlainDisplay:
             self.note(f"{moment.done:,} / {moment.total:,} rows · {describe(moment)}")
 
     def note(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        with suppress(OSError):  # nobody may be reading any more, and the run goes on
+            print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
         pass
@@ -227,19 +238,30 @@ def is_terminal() -> bool:
 
 
 def describe(moment: Moment) -> str:
-    """Say a moment in one line."""
-    cost = "cost unknown" if moment.cost_usd is None else f"${moment.cost_usd:.4f}"
+    """Say a moment in one line; what matters most comes first, because a narrow terminal cuts the end off."""
     parts = [
+        _left(moment.left),
+        f"{moment.rate_s:,.1f} rows/s" if moment.rate_s >= 1 else f"{moment.rate_s * 60:,.1f} rows/min",
+        moment.waiting,
         f"{moment.failed:,} failed",
         f"{moment.in_flight} in flight",
         f"{moment.retrying} retrying",
-        f"{moment.rate_s:,.1f} rows/s",
         f"{moment.tokens:,} tokens",
-        cost,
-        f"waits for {moment.waits_for}",
-        f"{duration(moment.left_s)} left" if moment.left_s is not None else "time left unknown",
+        _cost(moment),
     ]
     return " · ".join(parts)
+
+
+def _left(left: TimeLeft | None) -> str:
+    if left is None:
+        return "time left unknown"
+    return f"{'at least ' if left.at_least else ''}{duration(left.seconds)} left"
+
+
+def _cost(moment: Moment) -> str:
+    if moment.cost_known:
+        return f"${moment.cost_usd:.4f}"
+    return f"at least ${moment.cost_usd:.4f}" if moment.cost_usd else "cost unknown"
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+PAID_FAILURES = ("invalid_reply", "refusal", "truncated", "content_filter")
+"""The `_error_type`s of rows that were answered, and so paid for, though not with what was asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -130,3 +133,8 @@ class Result:
     request_id: str | None = None
     endpoint: str | None = None
     fingerprint: str | None = None
+
+    @property
+    def paid(self) -> bool:
+        """Whether the server answered, which costs something whether or not it said how much."""
+        return self.status == "ok" or self.error_type in PAID_FAILURES

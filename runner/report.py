@@ -14,7 +14,11 @@ _ANSWERS_SHOWN = 12
 
 
 def report(manifest: Manifest, folder: Path) -> str:
-    """Return the summary of a run, for a terminal or a log."""
+    """Return the summary of a run, for a terminal or a log.
+
+    Args:
+        manifest: its `status` may also be `killed`, which no run can say of itself.
+    """
     summary, timing = manifest.summary, manifest.summary.get("timing", {})
     out = [_headline(manifest)]
     if manifest.rehearsal:
@@ -38,7 +42,7 @@ def report(manifest: Manifest, folder: Path) -> str:
                 ("latency", " · ".join(f"p{p} {timing[f'latency_p{p}_s']:.3f} s" for p in (50, 95, 99))),
                 ("limits", _limits(manifest)),
                 ("tokens", _tokens(summary)),
-                ("cost", _cost(summary["cost_usd"], rows=summary["rows"])),
+                ("cost", _cost(summary, manifest.spec["model"])),
             ]
         )
     out += _table([("files", f"{show_path(folder)}/  (part-*.parquet, run.json)")])
@@ -50,6 +54,8 @@ def report(manifest: Manifest, folder: Path) -> str:
 def next_steps(manifest: Manifest, folder: Path) -> list[str]:
     """Return the commands that make sense now, one a line."""
     path = shlex.quote(show_path(folder))
+    if manifest.status == "running":
+        return [f"look again:   runner show {path}"]
     if manifest.status != "finished":
         return [f"continue:     runner resume {path}"]
     failed = manifest.summary.get("failed", 0)
@@ -59,11 +65,14 @@ def next_steps(manifest: Manifest, folder: Path) -> list[str]:
 
 def _headline(manifest: Manifest) -> str:
     name = f"{manifest.job} / {manifest.run}"
-    if manifest.status == "finished":
-        return f"{name}: finished"
-    if manifest.stopped_by:
+    if manifest.stopped_by and manifest.status == "stopped":
         return f"{name}: stopped early ({manifest.stopped_by['kind']}): {manifest.stopped_by['message']}"
-    return f"{name}: {'interrupted' if manifest.status == 'interrupted' else 'not finished'}"
+    said = {
+        "running": "still running; so far",
+        "killed": "killed, or the machine went down; what was done until then is kept",
+        "stopped": "not finished",
+    }
+    return f"{name}: {said.get(manifest.status, manifest.status)}"
 
 
 def _rows(summary: dict[str, Any], source: dict[str, Any]) -> str:
@@ -90,7 +99,9 @@ def _answers(answers: dict[str, int]) -> str:
 
 
 def _time(timing: dict[str, Any], manifest: Manifest) -> str:
-    text = f"{duration(timing['wall_s'])} · {timing['items_per_s']:,.1f} rows/s"
+    text = duration(timing["wall_s"])
+    if timing["items_per_s"] is not None:
+        text += f" · {timing['items_per_s']:,.1f} rows/s"
     if (timing.get("speedup_over_one_by_one") or 0) >= 1.05:
         text += f" · {timing['speedup_over_one_by_one']:,.1f} times as fast as one by one"
     if len(manifest.sessions) > 1:
@@ -115,11 +126,18 @@ def _tokens(summary: dict[str, Any]) -> str:
     return f"{tokens['input']:,} in{cached}, {tokens['output']:,} out"
 
 
-def _cost(cost_usd: float | None, rows: int) -> str:
-    if cost_usd is None:
-        return "unknown: the model is not in configs/models.yaml, or the server did not report usage"
-    per_thousand = f" · ${cost_usd / rows * 1000:.4f} per 1,000 rows" if rows else ""
-    return f"${cost_usd:.4f}{per_thousand}"
+def _cost(summary: dict[str, Any], model: str) -> str:
+    cost_usd, rows = summary["cost_usd"], summary["rows"]
+    if cost_usd is not None:
+        per_thousand = f" · ${cost_usd / rows * 1000:.4f} per 1,000 rows" if rows else ""
+        return f"${cost_usd:.4f}{per_thousand}"
+    known = summary.get("cost_at_least_usd")
+    why = []
+    if summary.get("rows_without_price"):
+        why.append(f"`{model}` has no price in configs/models.yaml")
+    if summary.get("rows_without_usage"):
+        why.append(f"the server reported no usage for {summary['rows_without_usage']:,} of {rows:,} rows")
+    return (f"at least ${known:.4f}" if known else "unknown") + (f": {' and '.join(why)}" if why else "")
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from runner import manifest
 from runner.errors import SpecError
+from runner.problems import display, suggest
+from runner.yaml_source import read
+
+OUTPUTS = "outputs"
+"""The folder of a project that holds a folder for each job, with a folder for each of its runs."""
 
 
 def create(base: Path, now_us: int, rehearsal: bool) -> Path:
@@ -40,37 +46,96 @@ def point_latest(folder: Path) -> None:
 
 def all_runs(outputs: Path) -> Iterator[Path]:
     """Yield the run folders of every job, oldest first within each job."""
-    for path in sorted(outputs.glob(f"*/*/{manifest.NAME}")):
-        if not path.parent.is_symlink():
-            yield path.parent
+    for folder in sorted(outputs.glob("*")):
+        yield from _runs_in(folder)
 
 
-def find(name: str | None, outputs: Path) -> Path:
+def _runs_in(folder: Path) -> list[Path]:
+    """Return the runs of a job's folder, oldest first."""
+    return sorted(path.parent for path in folder.glob(f"*/{manifest.NAME}") if not path.parent.is_symlink())
+
+
+def outputs_here() -> Path:
+    """Return `outputs/` of the project that the current folder is in, or else of the current folder."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / OUTPUTS).is_dir() or (folder / "configs").is_dir():
+            return folder / OUTPUTS
+    return here / OUTPUTS
+
+
+def find(name: str | None, outputs: Path | None) -> Path:
     """Return the run that a person means.
 
     Args:
-        name: a run's folder, `JOB/RUN`, a job's name or its file (its newest run), or None for the newest of all.
+        name: a run's folder, `JOB/RUN`, or what `of_job` takes: its newest run; None: the newest of all.
+        outputs: where runs are; None: in the project of the job file that is named, or of the current folder.
 
     Raises:
         SpecError: there is no such run.
     """
+    here = outputs or outputs_here()
     if name is None:
-        found = max(all_runs(outputs), key=lambda folder: folder.name, default=None)
-        if found is None:
-            raise SpecError("there are no runs yet", where=str(outputs), hint="start one with `runner run JOB`")
-        return found
-    for folder in (Path(name), outputs / name):
-        if (folder / manifest.NAME).is_file():
-            return folder.resolve()
-    job = Path(name).stem if name.endswith((".yaml", ".yml")) else name
-    found = max((f for f in all_runs(outputs) if f.parent.name == job), key=lambda folder: folder.name, default=None)
-    if found is None and name.endswith((".yaml", ".yml")) and Path(name).is_file():
-        found = max((f for f in all_runs(outputs) if _made_from(f, Path(name))), key=lambda f: f.name, default=None)
-    if found is None:
+        found = list(all_runs(here))
+        if not found:
+            raise SpecError("there are no runs yet", where=str(here), hint="start one with `runner run JOB`")
+    else:
+        for folder in (Path(name), here / name):
+            if (folder / manifest.NAME).is_file():
+                return folder.resolve()
+        found = of_job(name, outputs)
+    return max(found, key=lambda folder: folder.name).resolve()
+
+
+def of_job(name: str, outputs: Path | None) -> list[Path]:
+    """Return the runs of a job, oldest first.
+
+    Args:
+        name: the job's name, its file, or its folder under `outputs/`.
+        outputs: where runs are; None: in the project of the job file, or of the current folder.
+
+    Raises:
+        SpecError: there are none.
+    """
+    path = Path(name)
+    if path.is_file():
+        return _of_file(path, outputs)
+    outputs = outputs or outputs_here()
+    job = path.stem if name.endswith((".yaml", ".yml")) else name
+    found = _runs_in(path) or _runs_in(outputs / job)
+    if not found:
         jobs = sorted({folder.parent.name for folder in all_runs(outputs)})
+        near = suggest(name, jobs)
         known = f"jobs with runs: {', '.join(jobs)}" if jobs else "there are no runs yet"
-        raise SpecError(f"there is no run `{name}`", where=str(outputs), hint=f"{known}; `runner runs` lists them")
+        raise SpecError(
+            f"there is no run or job `{name}`", where=str(outputs), hint=f"{near} {known}" if near else known
+        )
     return found
+
+
+def _of_file(job_file: Path, outputs: Path | None) -> list[Path]:
+    from runner.load import find_root  # here, because it takes a tenth of a second
+
+    outputs = outputs or find_root(job_file) / OUTPUTS
+    found = _runs_in(outputs / _job_name(job_file)) or [run for run in all_runs(outputs) if _made_from(run, job_file)]
+    if not found:
+        raise SpecError(
+            f"there is no run of {display(job_file)} yet",
+            where=str(outputs),
+            hint=f"start one with `runner run {display(job_file)}`",
+        )
+    return found
+
+
+def _job_name(job_file: Path) -> str:
+    """Return the name that a job file gives its job; one that cannot be read now may have runs all the same."""
+    from runner.spec import job_name
+
+    with suppress(SpecError):
+        name = read(job_file).data.get("name")
+        if name is not None:
+            return str(name)
+    return job_name(job_file.stem)
 
 
 def _made_from(folder: Path, job_file: Path) -> bool:

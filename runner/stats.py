@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from runner.records import PAID_FAILURES
+
 _STEP = math.log(1.01)  # latencies are counted in steps of 1 %
 COLUMNS = [
     "_status", "_error_type", "_error", "_id", "_attempts", "_latency_s", "_started_at", "_finished_at",
@@ -27,7 +29,8 @@ class Stats:
         self.backoff_s = 0.0
         self.tokens = {"input": 0, "cached": 0, "output": 0}
         self.cost_usd = 0.0
-        self.cost_unknown = 0
+        self.without_price = 0  # rows whose usage is known, and nothing else of their cost
+        self.without_usage = 0
         self.errors: dict[str, dict[str, Any]] = {}
         self._histogram: dict[int, int] = {}
         self._first_us: int | None = None
@@ -43,13 +46,23 @@ class Stats:
         for name in self.tokens:
             self.tokens[name] += _sum(table, f"_{name}_tokens") or 0
         self.cost_usd += _sum(table, "_cost_usd") or 0.0
-        sent = pc.greater(table.column("_attempts"), 0)
-        self.cost_unknown += pc.sum(pc.and_(sent, pc.is_null(table.column("_cost_usd")))).as_py() or 0
+        self._add_unknown_costs(table)
         self._add_latencies(table.column("_latency_s"))
         self._add_span(table)
         failures = table.filter(pc.equal(table.column("_status"), "error"))
         self.failed += failures.num_rows
         self._add_errors(failures)
+
+    def _add_unknown_costs(self, table: pa.Table) -> None:
+        paid = pc.or_(
+            pc.equal(table.column("_status"), "ok"),
+            pc.is_in(table.column("_error_type"), value_set=pa.array(PAID_FAILURES)),
+        )
+        unknown = table.filter(pc.and_(paid, pc.is_null(table.column("_cost_usd"))))
+        used = pc.and_(*(pc.is_valid(unknown.column(name)) for name in ("_input_tokens", "_output_tokens")))
+        priceless = pc.sum(used).as_py() or 0
+        self.without_price += priceless
+        self.without_usage += unknown.num_rows - priceless
 
     def _add_latencies(self, latencies: pa.ChunkedArray) -> None:
         measured = pc.max_element_wise(latencies.drop_null(), 1e-6)

@@ -290,6 +290,13 @@ class ResultStore:
 
 def disk_error(error: OSError, folder: Path) -> FatalError:
     """Return what to tell the user when writing fails."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return FatalError(
+            f"cannot write results: {os.strerror(error.errno)}",
+            kind="open_files",
+            where=str(error.filename or folder),
+            hint="lower `limits.concurrency`, or raise the limit on open files (`ulimit -n`), then resume",
+        )
     return FatalError(
         f"cannot write results: {os.strerror(error.errno) if error.errno else error}",  # pyarrow's own text is long
         kind="disk",

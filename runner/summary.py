@@ -8,14 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner import journal, parts, stats
-from runner.output import to_table
+from runner import parts, stats
 
 _BATCH_ROWS = 20_000
 
 
 def summarize(folder: Path, schema: pa.Schema, wall_s: float, counted: str | None = None) -> dict[str, Any]:
-    """Return the numbers of a run.
+    """Return the numbers of a run. Its cost is null where that of some rows is unknown.
 
     Args:
         wall_s: time spent on it, over all its sessions.
@@ -28,20 +27,13 @@ def summarize(folder: Path, schema: pa.Schema, wall_s: float, counted: str | Non
     answers: dict[str, int] = {}
     columns = [*stats.COLUMNS, *([counted] if counted else [])]
 
-    def add(table: pa.Table) -> None:
+    few = pa.schema([schema.field(name) for name in columns])
+    for table in parts.stored(folder, few, _BATCH_ROWS):
         total.add(table)
         if counted:
             for entry in pc.value_counts(table.column(counted).drop_null()).to_pylist():
                 answers[entry["values"]] = answers.get(entry["values"], 0) + entry["counts"]
-
-    for path in parts.sealed(folder):
-        for table in parts.tables(path, _BATCH_ROWS, columns):
-            add(table)
-    few = pa.schema([schema.field(name) for name in columns])
-    for path in parts.unsealed(folder):
-        for rows in journal.read(path):
-            add(to_table(rows, few))
-    known = total.cost_unknown == 0
+    known = total.without_price + total.without_usage == 0
     return {
         "rows": total.rows,
         "ok": total.rows - total.failed,
@@ -51,5 +43,8 @@ def summarize(folder: Path, schema: pa.Schema, wall_s: float, counted: str | Non
         "answers": dict(sorted(answers.items(), key=lambda entry: (-entry[1], entry[0]))),
         "tokens": total.tokens,
         "cost_usd": round(total.cost_usd, 6) if known else None,
+        "cost_at_least_usd": round(total.cost_usd, 6),
+        "rows_without_price": total.without_price,
+        "rows_without_usage": total.without_usage,
         "timing": total.timing(wall_s),
     }

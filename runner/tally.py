@@ -18,6 +18,7 @@ class Tally:
         busy_s: seconds that requests spent with the server, summed over all of them.
         throttled: requests waiting for a limit now.
         backing_off: requests waiting before another attempt now.
+        cost_usd: what is known of the cost; all of it while `cost_known`.
     """
 
     done: int = 0
@@ -74,7 +75,7 @@ class Tally:
         self.output_tokens += result.output_tokens or 0
         if result.cost_usd is not None:
             self.cost_usd += result.cost_usd
-        elif result.attempts:
+        elif result.paid:
             self.cost_known = False
 
     def exchanges(self) -> Exchanges:

@@ -117,9 +117,9 @@ def test_the_display_in_a_notebook_is_one_line(capsys: pytest.CaptureFixture[str
     from runner.progress import Console, Moment
 
     display = Console(notebook=True).open("job", SystemClock())
-    display.show(Moment(1, 10, 0, 0, 8, 2.0, 100, None, "answers", 4.5))
+    display.show(Moment(1, 10, 0, 0, 8, 2.0, 100, 0.1, True, "waiting for answers", None))
     display.note("a note")
-    display.show(Moment(10, 10, 0, 0, 0, 2.0, 100, None, "answers", 0.0))
+    display.show(Moment(10, 10, 0, 0, 0, 2.0, 100, 0.1, True, "waiting for answers", None))
     display.close()
     out = capsys.readouterr().out
     assert out.count("\n") == 1

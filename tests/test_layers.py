@@ -39,10 +39,10 @@ def test_there_is_no_circle_of_imports() -> None:
 
 # From the bottom up. A module may import from lines above its own, and from its own line.
 ORDER = [
-    {"errors", "records", "clock", "stop", "atomic", "lock", "blocking"},
+    {"errors", "records", "clock", "stop", "atomic", "lock", "blocking", "stdio", "open_files"},
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules"},
     {"sections", "simulator.settings", "strategies", "spec", "models", "config", "load", "snapshot"},
-    {"template", "limits", "retry", "prices", "dataset", "client", "journal", "tally", "simulator"},
+    {"template", "limits", "retry", "prices", "dataset", "client", "journal", "tally", "pace", "simulator"},
     {"openai_client", "dialects", "answer", "output", "requests", "stats", "manifest", "places"},
     {"call", "parts", "runs", "steady", "workers"},
     {
@@ -52,7 +52,7 @@ ORDER = [
         "strategies.asyncio",
         "strategies.processes",
     },
-    {"store", "summary", "plan", "progress"},
+    {"store", "summary", "sessions", "plan", "progress"},
     {"pipeline", "calls", "report", "export", "listing", "dry_run"},
     {"execution", "connect", "event_loop", "workers.child"},
     {"app", "compare"},

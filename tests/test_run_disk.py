@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import resource
 import shutil
@@ -13,8 +15,10 @@ import pytest
 from project import Project, parts, simulator, until
 
 from runner.simulator import SimulatorProcess
+from runner.store import disk_error
 
 Make = Callable[..., Project]
+_LIBC = ctypes.CDLL(None)
 
 
 @pytest.fixture
@@ -74,20 +78,101 @@ def test_a_disk_that_is_full_when_a_part_is_sealed(project: Make, server: Simula
     here.assert_whole(100)
 
 
-@pytest.mark.parametrize("place", ["a file", "no folder can be made there"])
-def test_an_output_folder_that_cannot_be(project: Make, place: str) -> None:
+def files_open(soft: int, hard: int) -> dict[str, Callable[[], None]]:
+    return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))}
+
+
+@pytest.mark.parametrize("strategy", ["asyncio", "threads"])
+def test_more_connections_than_files_may_be_open_at_first(project: Make, strategy: str) -> None:
+    with simulator(latency_s=1) as server:
+        here = project(server.base_url, rows=300, limits={"concurrency": 300}, strategy=strategy)
+        here.run("-q", **files_open(200, 400))
+        assert server.stats()["max_in_flight"] > 250
+    here.assert_whole(300)
+
+
+def test_more_connections_than_files_may_ever_be_open(project: Make, server: SimulatorProcess) -> None:
+    here = project(server.base_url, rows=300)
+    done = here.run("--set", "limits.concurrency=1000", exits=2, **files_open(200, 400))
+    said = "error: `limits.concurrency` is 1,000, and this process may have only 400 files open, connections included"
+    assert done.error.startswith(said)
+    assert "--> job.yaml" in done.error
+    assert "hint: set it to 304 or less, or raise the limit: `ulimit -n 1096`" in done.error
+    assert server.stats()["requests"] == 0
+    assert not (here.folder / "outputs").exists()
+    here.run("--set", "limits.concurrency=304", "-q", **files_open(200, 400))
+
+
+def test_too_many_open_files_are_no_full_disk(tmp_path: Path) -> None:
+    error = disk_error(OSError(errno.EMFILE, "Too many open files"), tmp_path)
+    assert "lower `limits.concurrency`, or raise the limit on open files (`ulimit -n`), then resume" in str(error)
+    assert "make room" not in str(error)
+
+
+def as_anyone() -> None:
+    """Give up the right to read and write whatever the permissions say, which root has."""
+    for right in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        _LIBC.prctl(24, right, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+@pytest.fixture
+def locked_away() -> Iterator[Callable[[Path], Path]]:
+    """Take all permissions from a file or folder, and give them back at the end."""
+    modes: dict[Path, int] = {}
+
+    def lock(path: Path) -> Path:
+        modes[path] = path.stat().st_mode
+        path.chmod(0)
+        if subprocess.run(["test", "-r", path], preexec_fn=as_anyone, check=False).returncode == 0:
+            pytest.skip("permissions mean nothing here")
+        return path
+
+    yield lock
+    for path, mode in modes.items():
+        path.chmod(mode)
+
+
+def test_what_may_not_be_read(project: Make, locked_away: Callable[[Path], Path]) -> None:
     here = project(rows=3)
-    outputs = here.rows_file if place == "a file" else Path("/proc/outputs")
-    done = here.run("--output", outputs, exits=4)
-    assert done.error.startswith("error: cannot write results: ")
+    here.run("-q")
+    run = here.latest
+
+    def refused(*arguments: str | Path) -> str:
+        done = here.runner(*arguments, exits=2, preexec_fn=as_anyone)
+        assert "Permission denied" in done.error
+        assert "hint: check its permissions" in done.error
+        return done.error
+
+    part = locked_away(parts(run)[0])
+    assert str(part) in refused("export")
+    locked_away(run)
+    assert str(run) in refused("show", run)
+    configs = locked_away(here.folder / "configs")
+    assert str(configs) in refused("run", here.job_file)
+
+
+@pytest.mark.parametrize("outputs", ["rows.jsonl", "/proc/outputs", "/dev/null"])
+def test_an_output_folder_that_cannot_be(project: Make, outputs: str) -> None:
+    """No run begins, so there is none to resume."""
+    done = project(rows=3).run("--output", outputs, exits=2)
+    assert done.error.startswith("error: no run can be kept there: ")
     assert f"  --> {outputs}" in done.error
+    assert "hint: name another folder with `--output DIR`" in done.error
+    assert "resume" not in done.error
+
+
+def test_an_output_folder_that_may_not_be_written_to(project: Make, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    done = project(rows=3).run("--output", small_disk, exits=2)
+    assert done.error.startswith("error: no run can be kept there: Read-only file system\n")
 
 
 def test_a_run_folder_that_is_deleted_meanwhile(project: Make, server: SimulatorProcess) -> None:
     here = project(server.base_url, rows=200)
     working = here.start("run", here.job_file)
     until(lambda: server.stats()["statuses"].get("200", 0) >= 20)
-    shutil.rmtree(here.latest)
+    gone = here.latest.rename(here.folder / "gone")  # at once: new files could hold up a deletion
+    shutil.rmtree(gone)
     done = here.end(working, exits=4)
     assert "cannot write results: No such file or directory" in done.error
 

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -109,6 +110,79 @@ def test_a_whole_run_as_a_user_sees_it(project: Make) -> None:
     assert [json.loads(row["tags"]) for row in cells] == [["a", index] for index in range(3, 18)]
     assert here.runner("export", "--to", "/proc/none/rows.csv", exits=2).error.startswith("error: cannot write")
     assert not list(here.folder.rglob("*.tmp"))
+
+
+def test_a_csv_export_is_read_back_exactly(project: Make) -> None:
+    odd = ["x\ry", "\r", "x\n", "\nx", "x\r\ny", "\r\n", 'say "a"', '"', "a,b", ",", "  x", "x ", "a\0b", "\u2028", "é"]
+    here = project(rows=[{"id": f"{i} {text}", "text": text} for i, text in enumerate(odd)])
+    here.run("-q")
+    here.runner("export", "--to", here.folder / "rows.csv")
+    with open(here.folder / "rows.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["text"] for row in rows] == odd
+    assert [row["id"] for row in rows] == [f"{i} {text}" for i, text in enumerate(odd)]
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {}])
+def test_what_goes_to_stdout_is_utf_8_whatever_the_locale(project: Make, locale: dict[str, str]) -> None:
+    here = project(rows=[{"id": "r00000", "text": "日本 … é", "tags": ["日", 1, "\ud800"]}])
+    here.run("-q")
+    here.environ |= locale or {"PYTHONIOENCODING": "latin-1"}
+    [row] = map(json.loads, here.runner("export", "--format", "jsonl").stdout.splitlines())
+    assert (row["text"], row["tags"]) == ("日本 … é", ["日", 1, "\ud800"])
+    assert "日本 … é" in here.runner("export").stdout
+    assert "·" in here.runner("show").stdout
+    for format_ in ("csv", "jsonl"):
+        here.runner("export", "--format", format_, "--to", here.folder / "rows")
+        assert (here.folder / "rows").read_text("utf-8") == here.runner("export", "--format", format_).stdout
+
+
+@pytest.mark.parametrize("command", ["runs", "show", "schema", "export", "export --format jsonl", "run job.yaml"])
+def test_a_stdout_that_cannot_be_written_to(project: Make, command: str) -> None:
+    """Nobody has to read to the end; a full disk is told in one message; and a run is what it is without either."""
+    here = project(rows=2000)
+    here.run("-q")
+    shell = f'"{sys.executable}" -m runner {command}'
+
+    def through(end: str) -> subprocess.CompletedProcess[str]:
+        bash = ["bash", "-c", f"{shell} {end}"]
+        return subprocess.run(bash, cwd=here.folder, env=here.environ, capture_output=True, text=True, check=False)
+
+    quiet = through("| true; exit ${PIPESTATUS[0]}")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    full = through("> /dev/full")
+    assert full.returncode == (0 if command.startswith("run ") else 2)
+    assert full.stderr == "error: cannot write to stdout: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("faults", "said"),
+    [
+        ({}, "${known:.4f} · $"),
+        ({"no_usage": 0.3}, "at least ${known:.4f}: the server reported no usage for {without} of 100 rows\n"),
+        ({"no_usage": 1}, "unknown: the server reported no usage for 100 of 100 rows\n"),
+        ({"bad_request": 0.3}, "${known:.4f} · $"),
+        ({"bad_request": 1}, "$0.0000 · $0.0000 per 1,000 rows\n"),
+    ],
+)
+def test_the_cost_is_what_answers_cost_and_says_what_is_unknown(project: Make, faults: Any, said: str) -> None:
+    with simulator(faults=faults) as server:
+        here = project(server.base_url, stop={"max_error_rate": None})
+        prices = "as_of: 2026-11-20\nmodels: {gpt-6-luna: {input: 2, output: 9}}\n"
+        (here.folder / "configs" / "models.yaml").write_text(prices, "utf-8")
+        done = here.run(exits=3 if "bad_request" in faults else 0)
+    rows, summary = here.table().to_pylist(), here.manifest()["summary"]
+    without = [row for row in rows if row["_status"] == "ok" and row["_cost_usd"] is None]
+    known = sum(row["_cost_usd"] or 0 for row in rows)
+    assert f"cost      {said.format(known=known, without=len(without))}" in done.stdout
+    assert summary["cost_usd"] == (None if without else summary["cost_at_least_usd"])
+    assert summary["cost_at_least_usd"] == pytest.approx(known, abs=1e-6)
+    assert (summary["rows_without_usage"], summary["rows_without_price"]) == (len(without), 0)
+
+
+def test_the_cost_of_a_model_without_a_price_is_unknown(project: Make) -> None:
+    done = project(rows=3).run()
+    assert "cost      unknown: `gpt-6-luna` has no price in configs/models.yaml\n" in done.stdout
 
 
 def test_json_is_the_record(project: Make) -> None:

@@ -130,6 +130,8 @@ def test_a_retry_that_is_cut_short_goes_on(project: Make, how: signal.Signals, t
         working.communicate()
         if how == signal.SIGINT:
             assert working.returncode == 130
+        else:
+            assert "killed, an unknown number of rows, " in here.runner("show").stdout
         here.runner(then, here.latest, "-q")
         stats = server.stats()
     here.assert_whole(60)
@@ -141,14 +143,21 @@ def test_a_retry_that_is_cut_short_goes_on(project: Make, how: signal.Signals, t
 def test_one_run_of_a_job_at_a_time(project: Make) -> None:
     with simulator(faults={"hang": 1}) as server:
         here = project(server.base_url)
-        working = here.start("run", here.job_file, "-q")
+        job_file = here.folder / "job files" / "job.yaml"
+        job_file.parent.mkdir()
+        shutil.copy(here.job_file, job_file)
+        typed = "runner run 'job files/job.yaml'"
+        working = here.start("run", job_file, "-q")
         until(lambda: server.stats()["in_flight"] == 8)
-        for arguments in (("run", here.job_file), ("resume", here.latest)):
+        for arguments in (("run", job_file), ("resume", here.latest), ("retry", here.latest)):
             done = here.runner(*arguments, exits=5)
-            assert f"another run of this job is going on: runner run job.yaml (process {working.pid} on " in done.error
+            assert f"another run of this job is going on: {typed} (process {working.pid} on " in done.error
         assert here.runner("runs").stdout.splitlines()[1].split()[1] == "running"
         here.kill(working)
     assert here.runner("runs").stdout.splitlines()[1].split()[1] == "killed"
+    assert "error: this run is not finished" in here.runner("retry", exits=2).error
+    job_file.write_text(job_file.read_text("utf-8").replace("Sort this", "Sort that"), "utf-8")
+    assert f"or start afresh with `{typed}`" in here.runner("resume", exits=2).error
     with simulator() as server:
         here.endpoint["base_url"] = server.base_url
         here.change()

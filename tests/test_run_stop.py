@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import signal
+import subprocess
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -132,7 +137,7 @@ def children(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_lets_what_is_in_flight_finish(project: Make, signum: signal.Signals) -> None:
     with simulator(latency_s=0.3) as server:
         here = project(server.base_url)
@@ -164,6 +169,96 @@ def test_a_second_signal_stops_at_once(project: Make) -> None:
         here.end(working, exits=130)
         assert time.monotonic() - began < 3
     assert here.manifest()["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("display", ["live", "plain"])
+def test_a_terminal_that_closes_lets_what_is_in_flight_finish(project: Make, display: str) -> None:
+    """The run can say nothing any more, and must not stumble over that."""
+    with simulator(latency_s=0.3) as server:
+        here = project(server.base_url)
+        terminal, inside = os.openpty()
+        working = subprocess.Popen(
+            [sys.executable, "-m", "runner", "run", here.job_file],
+            cwd=here.folder,
+            env=here.environ | {"TERM": "xterm"},
+            stdin=inside,
+            stdout=inside,
+            stderr=inside if display == "live" else subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(inside)
+        until(lambda: server.stats()["in_flight"] == 8 and server.stats()["statuses"].get("200", 0) >= 8)
+        if working.stderr is not None:
+            working.stderr.close()
+        os.close(terminal)
+        assert working.wait(20) == 130
+        stats = server.stats()
+    assert stats["abandoned"] == 0
+    assert here.manifest()["status"] == "interrupted"
+    assert here.manifest()["summary"]["ok"] == stats["statuses"]["200"]
+
+
+def test_nohup_lets_a_run_go_on_without_its_terminal(project: Make) -> None:
+    with simulator(latency_s=0.05) as server:
+        here = project(server.base_url)
+        ignore = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+        working = here.start("run", here.job_file, **ignore)
+        until(lambda: server.stats()["in_flight"] == 8)
+        working.send_signal(signal.SIGHUP)
+        here.end(working)
+    here.assert_whole(100)
+
+
+def test_ctrl_c_while_the_command_is_being_loaded(project: Make) -> None:
+    here = project(rows=1)
+    (here.folder / "click.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)\n")
+    assert here.runner("--help", exits=130).stderr == "interrupted\n"
+
+
+def test_a_run_that_is_at_work_or_was_killed_is_explained(project: Make) -> None:
+    """Its first session has left no summary, and nobody wrote down what it did."""
+    with simulator(latency_s=0.05) as server:
+        here = project(server.base_url, rows=300)
+
+        def shown() -> tuple[str, dict[str, Any]]:
+            return here.runner("show").stdout, json.loads(here.runner("show", "--json").stdout)
+
+        working = here.start("run", here.job_file, "-q")
+        until(lambda: server.stats()["statuses"].get("200", 0) >= 60)
+        text, record = shown()
+        assert "still running; so far" in text
+        assert "still to do" in text
+        assert "look again:   runner show outputs/job/" in text
+        assert record["status"] == "running"
+        assert record["sessions"][0]["rows"] >= 50
+        assert record["sessions"][0]["wall_s"] > 0
+        here.kill(working)
+        text, record = shown()
+        [session] = record["sessions"]
+        assert "killed, or the machine went down" in text
+        assert f": killed, {session['rows']} rows, an unknown number of requests, " in text
+        assert "continue:     runner resume outputs/job/" in text
+        assert record["status"] == "killed"
+        assert 50 <= session["rows"] == record["summary"]["rows"] < 300
+        assert session["attempts"] is None
+        assert session["wall_s"] == record["summary"]["timing"]["wall_s"] > 0
+        here.runner("resume", "-q")
+    sessions, summary = here.manifest()["sessions"], here.manifest()["summary"]
+    assert [each["rows"] for each in sessions] == [session["rows"], 300 - session["rows"]]
+    assert (sessions[0]["ended"], sessions[0]["wall_s"]) == ("killed", session["wall_s"])
+    assert summary["timing"]["wall_s"] == pytest.approx(sum(each["wall_s"] for each in sessions), abs=0.001)
+
+
+def test_a_run_that_was_killed_before_any_answer_is_explained(project: Make) -> None:
+    with simulator(faults={"hang": 1}) as server:
+        here = project(server.base_url)
+        working = here.start("run", here.job_file, "-q")
+        until(lambda: server.stats()["in_flight"] == 8)
+        here.kill(working)
+    shown = here.runner("show").stdout
+    assert "0 ok, 0 failed, 100 still to do" in shown
+    assert ": killed, 0 rows, " in shown
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

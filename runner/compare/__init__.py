@@ -14,7 +14,7 @@ from itertools import islice, product
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from runner import strategies
+from runner import open_files, strategies
 from runner.clock import SystemClock
 from runner.compare.contest import Contest, Contestant, Trial
 from runner.compare.record import Comparison
@@ -24,6 +24,7 @@ from runner.event_loop import run_loop, stop_on_signals
 from runner.load import Job, load_job
 from runner.openai_client import Connection
 from runner.plan import Plan, make_plan
+from runner.problems import display
 from runner.progress import Console
 from runner.records import Item, Result, Usage
 from runner.stop import Stop
@@ -66,6 +67,7 @@ def compare(
     contestants = _contestants(job_file, {**overrides, "input.limit": str(rows)}, choice)
     plan = contestants[0].plan
     folder = _folder(folder, plan.job, clock.now_us())
+    open_files.allow(max(each.strategy().in_flight for each in contestants), display(job_file))
     found = plan.survey()
     items = _items(plan, rows)
     if plan.job.endpoint.simulator is None and not _is_here(plan.job):
@@ -80,13 +82,13 @@ def compare(
 
     async def work(connection: Connection) -> None:
         contest = Contest(contestants, items, found, connection, stop, console, clock)
-        display = console.open("warming up", clock)
+        warming = console.open("warming up", clock)
         try:
-            with stop_on_signals(stop, display.note, None):
+            with stop_on_signals(stop, warming.note, None):
                 warm.extend(await contest.warm_up())
                 trials.extend(await contest.run(rounds))
         finally:
-            display.close()
+            warming.close()
 
     with connected(plan.job) as connection:
         run_loop(lambda: work(connection))

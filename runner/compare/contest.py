@@ -81,7 +81,7 @@ class Contest:
         console: Console,
         clock: Clock,
     ) -> None:
-        limits = contestants[0].plan.job.limits
+        limits = self._limits = contestants[0].plan.job.limits
         self._contestants = contestants
         self._items = items
         self._found = found
@@ -125,7 +125,8 @@ class Contest:
     async def _shown(self, title: str, contestant: Contestant, number: int) -> Trial:
         display = self._console.open(title, self._clock)
         try:
-            progress = Progress(display, self._clock, len(self._items), 0, 0, contestant.strategy().in_flight)
+            in_flight = contestant.strategy().in_flight
+            progress = Progress(display, self._clock, len(self._items), 0, 0, in_flight, self._limits)
             trial = await self._trial(contestant, number, self._items, progress)
             display.note(f"{title}: {len(trial.results)} rows in {duration(trial.wall_s)}")
             return trial

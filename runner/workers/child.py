@@ -35,7 +35,7 @@ _WITH_THE_RUN = Item(-1, "", {}, "", 0)
 
 def main() -> None:
     """Work for the process at the other end of stdin and stdout."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the run is told, and tells its workers
     said = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anyone prints is not a message
