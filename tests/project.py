@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from runner import RunSummary, run_job
 from runner.simulator import SimulatorProcess, SimulatorSettings
 
 LABELS = ["machine learning", "physics", "mathematics", "other"]
@@ -116,6 +118,11 @@ class Project:
     def runner(self, *arguments: str | Path, exits: int = 0, timeout_s: float = 60, **options: Any) -> Done:
         """Run `runner` with these arguments to its end."""
         return self.end(self.start(*arguments, **options), exits, timeout_s)
+
+    def work(self) -> RunSummary:
+        """Run the job in this process, which saves the second that a new one takes to start."""
+        with patch.dict(os.environ, self.environ):
+            return run_job(self.job_file, progress=False)
 
     def run(self, *arguments: str | Path, exits: int = 0, **options: Any) -> Done:
         """`runner run` the job."""

@@ -59,7 +59,7 @@ def test_all_give_the_same_rows_in_the_same_order_byte_for_byte(project: Make) -
         here = project(server.base_url, rows=rows)
         for name, strategy in STRATEGIES.items():
             here.change(strategy=strategy)
-            here.run("--quiet")
+            assert here.work().status == "finished"
             here.assert_whole(120)
             found[name] = answers(here)
             assert here.manifest()["sessions"][0]["strategy"] == name
@@ -75,7 +75,7 @@ def test_a_row_that_cannot_be_sent_is_a_row_like_any_other(project: Make, strate
         here = project(
             server.base_url, rows=rows, strategy=strategy, input={"path": "rows.jsonl", "on_bad_row": "error_row"}
         )
-        here.run("--quiet", exits=3)
+        assert here.work().failed == 1
         assert server.stats()["requests"] == 29
     table = here.table()
     assert table.column("_index").to_pylist() == list(range(30))
@@ -88,7 +88,7 @@ def test_a_row_that_cannot_be_sent_is_a_row_like_any_other(project: Make, strate
 def test_never_more_in_flight_than_allowed(project: Make, strategy: Any) -> None:
     with simulator(latency_s=0.05) as server:
         here = project(server.base_url, rows=40, strategy=strategy, limits={"concurrency": 5})
-        here.run("--quiet")
+        assert here.work().status == "finished"
         most = server.stats()["max_in_flight"]
     assert most == (1 if strategy == "sequential" else 5)
     counted = here.manifest()["sessions"][0]["max_in_flight"]
@@ -102,7 +102,7 @@ def test_the_rate_limit_holds_at_the_server_retries_included(project: Make, stra
     with simulator(requests_per_minute=600, faults={"server_error": 0.1}, max_faults_per_body=1) as server:
         here = project(server.base_url, rows=40, strategy=strategy, limits={"requests_per_minute": 590})
         began = time.monotonic()
-        here.run("--quiet")
+        assert here.work().status == "finished"
         took_s = time.monotonic() - began
         stats = server.stats()
     here.assert_whole(40)
@@ -118,7 +118,7 @@ def test_faults_are_tried_again(project: Make, strategy: Any) -> None:
     faults = {"rate_limit": 0.1, "server_error": 0.1, "cut": 0.05, "invalid_json": 0.05}
     with simulator(faults=faults, retry_after_s=0.05) as server:
         here = project(server.base_url, rows=120, strategy=strategy)
-        here.run("--quiet")
+        assert here.work().status == "finished"
         stats = server.stats()
     here.assert_whole(120)
     assert sum(here.table().column("_attempts").to_pylist()) == stats["requests"] > 130
@@ -131,7 +131,7 @@ def test_a_429_pauses_everyone_for_what_the_server_asked(project: Make, strategy
     """Each new body is refused at the second second; the log of the server's seconds shows a gap."""
     with simulator(faults={"rate_limit": 0.02}, retry_after_s=1.0, seed=3) as server:
         here = project(server.base_url, rows=60, strategy=strategy)
-        here.run("--quiet")
+        assert here.work().status == "finished"
         refused = server.stats()["statuses"].get("429", 0)
     assert refused
     starts = sorted(value.timestamp() for value in here.table().column("_finished_at").to_pylist())
@@ -143,7 +143,7 @@ def test_a_429_pauses_everyone_for_what_the_server_asked(project: Make, strategy
 def test_a_hang_ends_with_the_timeout(project: Make, strategy: Any) -> None:
     with simulator(faults={"hang": 0.2}, max_faults_per_body=1, hang_s=30) as server:
         here = project(server.base_url, rows=10, strategy=strategy, retry={"timeout_s": 0.5})
-        here.run("--quiet")
+        assert here.work().status == "finished"
         assert server.stats()["faults"]["hang"] >= 1
     here.assert_whole(10)
 
@@ -211,7 +211,8 @@ def test_a_killed_run_is_continued_and_only_what_was_in_flight_is_sent_again(pro
         here.kill(working)
         until(lambda: not any(helper.is_running() for helper in helpers))
         here.runner("resume", "--quiet")
-        assert server.stats()["answered_more_than_once"] <= 8
+        # What worker processes finish while their run is being killed is on its way to it, and lost with it.
+        assert server.stats()["answered_more_than_once"] <= (16 if isinstance(strategy, dict) else 8)
     here.assert_whole(300)
 
 
@@ -274,7 +275,7 @@ def test_an_unknown_strategy_on_the_command_line_is_suggested(project: Make) -> 
 def test_fewer_threads_than_may_be_in_flight(project: Make) -> None:
     with simulator(latency_s=0.03) as server:
         here = project(server.base_url, rows=30, strategy={"name": "threads", "workers": 3})
-        here.run("--quiet")
+        assert here.work().status == "finished"
         assert server.stats()["max_in_flight"] == 3
     here.assert_whole(30)
 
@@ -317,7 +318,7 @@ def test_workers_that_keep_dying_end_the_run(project: Make) -> None:
 def test_more_processes_than_rows(project: Make) -> None:
     with simulator() as server:
         here = project(server.base_url, rows=2, strategy={"name": "processes", "processes": 4})
-        here.run("--quiet")
+        assert here.work().status == "finished"
     here.assert_whole(2)
 
 
@@ -345,7 +346,7 @@ def test_the_workers_share_of_the_rate_is_not_lost_on_slow_rows(project: Make) -
             strategy={"name": "processes", "processes": 2},
             limits={"concurrency": 64, "requests_per_minute": 1800},
         )
-        here.run("--quiet")
+        assert here.work().status == "finished"
     here.assert_whole(180)
     started = sorted(value.timestamp() for value in here.table().column("_started_at").to_pylist())
     span_s = started[-1] - started[0]
@@ -413,8 +414,7 @@ def test_the_journal_holds_what_threads_have_finished(project: Make) -> None:
 def test_failed_rows_are_sent_again_in_place(project: Make, strategy: Any) -> None:
     with simulator(faults={"bad_request": 0.3}) as server:
         here = project(server.base_url, strategy=strategy, input={"path": "rows.jsonl", "id": "id", "offset": 5})
-        here.run("--quiet", exits=3)
-        failed = here.manifest()["summary"]["failed"]
+        failed = here.work().failed
     assert failed > 10
     port = int(server.base_url.split(":")[2].split("/")[0])
     with SimulatorProcess(SimulatorSettings(latency_s=0), port=port) as healthy:
