@@ -13,7 +13,7 @@ from benchmarks.fast_server import fast_server
 from benchmarks.slow_server import slow_server
 
 ROUNDS = 3
-ROWS = 100_000
+ROWS = 200_000
 BARE_ROWS = 3_000
 CONCURRENCY = 64
 
