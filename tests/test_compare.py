@@ -48,7 +48,8 @@ def test_all_strategies_on_the_same_rows(project: Make) -> None:
         assert 0 <= request["queued_s"] <= request["started_s"] < request["finished_s"]
         assert json.loads(request["reply"])["label"]
     table = pq.read_table(folder / "requests.parquet")
-    assert table.num_rows == 80
+    assert table.num_rows == 80 + 5, "the replies of the warm-up are paid for as well"
+    assert table.column("_round").to_pylist().count(0) == 5
     assert table.column_names[:4] == ["_contestant", "_strategy", "_concurrency", "_round"]
     assert found["conclusion"] in done.stdout
     assert found["conclusion"] in (folder / "comparison.html").read_text().replace("&#x27;", "'")
@@ -70,6 +71,17 @@ def test_concurrencies_and_models(project: Make) -> None:
     ]  # fmt: skip
     assert found["agreement"]["rows"] == 10
     assert found["agreement"]["same"] + len(found["agreement"]["different"]) == 10
+
+
+def test_an_interruption_in_the_first_round_keeps_the_replies(project: Make) -> None:
+    with simulator(latency_s=0.2) as server:
+        here = project(server.base_url)
+        working = here.start("compare", here.job_file, "--strategies", "sequential,asyncio")
+        until(lambda: server.stats()["statuses"].get("200", 0) >= 5)
+        working.send_signal(signal.SIGINT)
+        here.end(working, exits=130)
+        paid = server.stats()["statuses"]["200"]
+    assert pq.read_table(comparison(here) / "requests.parquet").num_rows == paid
 
 
 def test_the_limits_hold_over_the_whole_comparison(project: Make) -> None:

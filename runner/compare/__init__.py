@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from runner import open_files, strategies
 from runner.clock import SystemClock
 from runner.compare.contest import Contest, Contestant, Trial
-from runner.compare.record import Comparison
+from runner.compare.record import Comparison, write_requests
 from runner.connect import connected
 from runner.errors import Exit, SpecError
 from runner.event_loop import run_loop, stop_on_signals
@@ -26,7 +26,7 @@ from runner.openai_client import Connection
 from runner.plan import Plan, make_plan
 from runner.problems import display
 from runner.progress import Console
-from runner.records import Item, Result, Usage
+from runner.records import Item, Usage
 from runner.stop import Stop
 
 
@@ -57,7 +57,8 @@ def compare(
         confirm: told what it will cost before anything is sent to an endpoint that may charge; False: do not.
 
     Returns:
-        The comparison, written to its folder (None: it was interrupted before a round was complete), and how it ended.
+        The comparison, written to its folder, and how it ended. None where it was interrupted before a round was
+        complete: then the folder holds the replies alone.
 
     Raises:
         SpecError, InputError: it cannot be made as asked; nothing was sent, or one row with each contestant.
@@ -77,26 +78,31 @@ def compare(
         if not confirm(f"{requests:,} requests to endpoint `{plan.job.endpoint.name}` cost {about}"):
             raise SpecError("not confirmed: nothing was sent", hint="`--yes` answers, `--rehearse` costs nothing")
     stop = Stop()
-    warm: list[Result] = []
     trials: list[Trial] = []
+    unmeasured: list[Trial] = []
 
     async def work(connection: Connection) -> None:
         contest = Contest(contestants, items, found, connection, stop, console, clock)
         warming = console.open("warming up", clock)
         try:
             with stop_on_signals(stop, warming.note, None):
-                warm.extend(await contest.warm_up())
+                await contest.warm_up()
                 trials.extend(await contest.run(rounds))
         finally:
             warming.close()
+            unmeasured.extend(contest.unmeasured)
 
     with connected(plan.job) as connection:
         run_loop(lambda: work(connection))
     if not trials:
+        write_requests(folder, unmeasured, found)
+        said = console.open("", clock)
+        said.note(f"no round was completed; the replies so far are in {display(folder / 'requests.parquet')}")
+        said.close()
         if stop.reason is not None:
             raise stop.reason
         return None, Exit.INTERRUPTED
-    comparison = Comparison(folder, trials, warm, found, stopped=stop.requested)
+    comparison = Comparison(folder, trials, unmeasured, found, stopped=stop.requested)
     comparison.write()
     if stop.reason is not None:
         return comparison, Exit.STOPPED

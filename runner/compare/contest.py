@@ -69,6 +69,9 @@ class Contest:
     Args:
         items: the rows that each contestant sends in each round.
         found: what the input was found to be.
+
+    Attributes:
+        unmeasured: trials that were paid for and do not count: to warm up, and of a round that was cut short.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Contest:
         clock: Clock,
     ) -> None:
         limits = self._limits = contestants[0].plan.job.limits
+        self.unmeasured: list[Trial] = []
         self._contestants = contestants
         self._items = items
         self._found = found
@@ -91,33 +95,31 @@ class Contest:
         self._clock = clock
         self._limiter = Limiter(limits.requests_per_minute, limits.tokens_per_minute, stop.waiting)
 
-    async def warm_up(self) -> list[Result]:
+    async def warm_up(self) -> None:
         """Send one row with each contestant: what is loaded or looked up only once is not measured.
 
         Raises:
             SpecError: the endpoint refuses the key, or a model.
         """
-        results: list[Result] = []
         for contestant in self._contestants:
-            trial = await self._trial(contestant, 0, self._items[:1])
-            results += trial.results
+            self.unmeasured.append(await self._trial(contestant, 0, self._items[:1]))
             if self._stop.reason is not None:
                 reason = self._stop.reason
                 raise SpecError(f"{contestant.name}: {reason.message}", where=reason.where, hint=reason.hint)
             if self._stop.requested:
-                break
-        return results
+                return
 
     async def run(self, rounds: int) -> list[Trial]:
         """Return the trials of all rounds that were completed. Each round begins with another contestant."""
         trials: list[Trial] = []
         for number in range(rounds):
             turn = number % len(self._contestants)
-            begun = []
+            begun: list[Trial] = []
             for contestant in (*self._contestants[turn:], *self._contestants[:turn]):
                 title = f"round {number + 1} of {rounds} · {contestant.name}"
                 begun.append(await self._shown(title, contestant, number + 1))
                 if self._stop.requested:
+                    self.unmeasured += begun
                     return trials
             trials += begun
         return trials

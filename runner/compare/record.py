@@ -21,7 +21,6 @@ from runner.dataset.survey import Survey
 from runner.errors import Exit
 from runner.manifest import utc_text, versions
 from runner.output import to_table
-from runner.records import Result
 from runner.report import show_path
 from runner.snapshot import as_run
 from runner.store import disk_error
@@ -35,18 +34,18 @@ class Comparison:
     """What a contest came to.
 
     Args:
-        warm: what was sent before the first round; it is paid for and not measured.
+        unmeasured: what was paid for besides.
         stopped: not all rounds were run.
     """
 
     def __init__(
-        self, folder: Path, trials: Sequence[Trial], warm: Sequence[Result], found: Survey, *, stopped: bool
+        self, folder: Path, trials: Sequence[Trial], unmeasured: Sequence[Trial], found: Survey, *, stopped: bool
     ) -> None:
         self.folder = folder
         self.metrics = measure(trials)
         self.conclusion = conclude(self.metrics)
         self._trials = trials
-        self._warm = warm
+        self._unmeasured = unmeasured
         self._found = found
         self._stopped = stopped
         self._agreement = agreement(trials)
@@ -101,12 +100,11 @@ class Comparison:
             f"{self._baseline()}. Of ideal: rows x mean response time / requests in flight. "
             "Tokens and cost: of one round."
         )
-        costs = [result.cost_usd for trial in self._trials for result in trial.results] + [
-            result.cost_usd for result in self._warm
-        ]
+        everything = (*self._trials, *self._unmeasured)
+        costs = [result.cost_usd for trial in everything for result in trial.results if result.attempts]
         if None not in costs:
             total = sum(cost for cost in costs if cost is not None)
-            notes.append(f"All rounds and one row each to warm up cost ${total:.4f}.")
+            notes.append(f"All of it, one row each to warm up included, cost ${total:.4f}.")
         found = self._agreement
         if found is not None:
             notes.append(f"The models agree on {found.same} of the {found.rows} rows that all of them answered.")
@@ -128,9 +126,9 @@ class Comparison:
         Raises:
             FatalError: the folder cannot be written to.
         """
+        trials = sorted((*self._trials, *self._unmeasured), key=lambda trial: trial.round)
+        write_requests(self.folder, trials, self._found)  # first: they are what was paid for
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._write_requests()  # first: they are what was paid for
             write_text(self.folder / "comparison.json", json.dumps(self.as_json(), indent=2, default=str) + "\n")
             self._draw()
         except OSError as error:
@@ -155,26 +153,6 @@ class Comparison:
             "agreement": None if found is None else asdict(found),
             "requests": [entry for trial in self._trials for entry in _requests(trial)],
         }
-
-    def _write_requests(self) -> None:
-        plan = self._trials[0].contestant.plan
-        schema = plan.output(self._found).schema
-        tables = []
-        for trial in self._trials:
-            output = trial.contestant.plan.output(self._found)
-            table = to_table([output.row(result) for result in trial.results], schema)
-            about = {
-                "contestant": trial.contestant.name,
-                "strategy": trial.contestant.strategy_name,
-                "concurrency": trial.in_flight,
-                "round": trial.round,
-            }
-            for number, (name, value) in enumerate(about.items()):
-                column = pa.array([value] * table.num_rows)
-                table = table.add_column(number, f"_{name}", column)
-            tables.append(table)
-        with replacing(self.folder / "requests.parquet") as temporary:
-            pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
 
     def _draw(self) -> None:
         from runner.compare import figures
@@ -214,6 +192,35 @@ class Comparison:
         ]  # fmt: skip
         latencies = [r.latency_s for trial in trials for r in trial.results if r.latency_s is not None]
         return figures.Lane(each.name, each.walls_s, latencies, timings)
+
+
+def write_requests(folder: Path, trials: Sequence[Trial], found: Survey) -> None:
+    """Write every reply that was paid for, those that are not measured too: the rounds of a warm-up are 0.
+
+    Raises:
+        FatalError: the folder cannot be written to.
+    """
+    schema = trials[0].contestant.plan.output(found).schema
+    tables = []
+    for trial in trials:
+        output = trial.contestant.plan.output(found)
+        table = to_table([output.row(result) for result in trial.results], schema)
+        about = {
+            "contestant": trial.contestant.name,
+            "strategy": trial.contestant.strategy_name,
+            "concurrency": trial.in_flight,
+            "round": trial.round,
+        }
+        for number, (name, value) in enumerate(about.items()):
+            kind = pa.string() if isinstance(value, str) else pa.int64()
+            table = table.add_column(number, f"_{name}", pa.array([value] * table.num_rows, kind))
+        tables.append(table)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "requests.parquet") as temporary:
+            pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
+    except OSError as error:
+        raise disk_error(error, folder) from error
 
 
 def _requests(trial: Trial) -> list[dict[str, Any]]:

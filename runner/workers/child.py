@@ -47,7 +47,7 @@ async def _serve(said: int) -> None:
     reader = asyncio.StreamReader(limit=1 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     pipe = os.fdopen(said, "wb")
-    writer, _ = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, pipe)
+    writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, pipe)
     orders = receive(reader)
     recipe, share = await anext(orders)
     worker = _Work(pickle.loads(recipe), share, lambda report: send(writer, report))
