@@ -17,6 +17,8 @@ import pytest
 from project import Project, simulator, until
 
 from runner import journal
+from runner.errors import SpecError
+from runner.load import load_job
 from runner.simulator import SimulatorProcess, SimulatorSettings
 
 Make = Callable[..., Project]
@@ -257,9 +259,9 @@ def test_a_run_may_change_its_strategy_again_and_again(project: Make) -> None:
 )
 def test_bad_options_are_refused_alike(project: Make, strategy: Any, said: str) -> None:
     here = project("http://127.0.0.1:9/v1", strategy=strategy)
-    done = here.run(exits=2)
-    assert done.error.startswith(f"error: {said}\n  --> job.yaml:")
-    assert not (here.folder / "outputs").exists()
+    with pytest.raises(SpecError) as caught:
+        load_job(here.job_file)
+    assert str(caught.value).startswith(f"{said}\n  --> {here.job_file}:")
 
 
 def test_an_unknown_strategy_on_the_command_line_is_suggested(project: Make) -> None:
