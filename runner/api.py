@@ -1,10 +1,4 @@
-"""The runner for notebooks and other programs. Import these from `runner` itself.
-
-from runner import load_job, run_job, read_results
-
-summary = run_job(load_job("jobs/arxiv-topics.yaml", {"input.limit": 100}), rehearse=True)
-table = read_results(summary.folder)
-"""
+"""The runner for notebooks and other programs; they import it from `runner` itself, as docs/python.md shows."""
 
 from __future__ import annotations
 

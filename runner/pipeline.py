@@ -83,7 +83,7 @@ class Pipeline:
             if not self._stop.requested:
                 raise
         except BaseExceptionGroup as group:
-            raise _first(group) from group
+            raise first_error(group) from group
         finally:
             with self._turn:
                 self._over = True
@@ -183,7 +183,7 @@ class Pipeline:
                     work.cancel()
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the first real error of a task group."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):

@@ -84,6 +84,19 @@ def test_an_interruption_in_the_first_round_keeps_the_replies(project: Make) -> 
     assert pq.read_table(comparison(here) / "requests.parquet").num_rows == paid
 
 
+def test_a_second_signal_stops_at_once_and_keeps_what_was_completed(project: Make) -> None:
+    with simulator(latency_s={"median": 0.05, "p95": 0.06}, faults={"hang": 0.02}, hang_s=60, seed=5) as server:
+        here = project(server.base_url)
+        working = here.start("compare", here.job_file, "--strategies", "threads,asyncio", "--rounds", "100")
+        until(lambda: server.stats()["faults"].get("hang"))
+        working.send_signal(signal.SIGINT)
+        assert working.stderr is not None
+        until(lambda: "stopping" in working.stderr.readline())
+        working.send_signal(signal.SIGINT)
+        here.end(working, exits=130, timeout_s=10)
+    assert pq.read_table(comparison(here) / "requests.parquet").num_rows >= 1
+
+
 def test_the_limits_hold_over_the_whole_comparison(project: Make) -> None:
     with simulator(requests_per_minute=600) as server:
         here = project(server.base_url, limits={"concurrency": 8, "requests_per_minute": 580})

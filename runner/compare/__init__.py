@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice, product
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from runner import open_files, strategies
+from runner import open_files, runs, strategies
 from runner.clock import SystemClock
 from runner.compare.contest import Contest, Contestant, Trial
 from runner.compare.record import Comparison, write_requests
@@ -24,7 +26,7 @@ from runner.event_loop import run_loop, stop_on_signals
 from runner.load import Job, load_job
 from runner.openai_client import Connection
 from runner.plan import Plan, make_plan
-from runner.problems import display
+from runner.problems import display as shown
 from runner.progress import Console
 from runner.records import Item, Usage
 from runner.stop import Stop
@@ -68,7 +70,7 @@ def compare(
     contestants = _contestants(job_file, {**overrides, "input.limit": str(rows)}, choice)
     plan = contestants[0].plan
     folder = _folder(folder, plan.job, clock.now_us())
-    open_files.allow(max(each.strategy().in_flight for each in contestants), display(job_file))
+    open_files.allow(max(each.strategy().in_flight for each in contestants), shown(job_file))
     found = plan.survey()
     items = _items(plan, rows)
     if plan.job.endpoint.simulator is None and not _is_here(plan.job):
@@ -83,21 +85,24 @@ def compare(
 
     async def work(connection: Connection) -> None:
         contest = Contest(contestants, items, found, connection, stop, console, clock)
-        warming = console.open("warming up", clock)
+        display = console.open("warming up", clock)
         try:
-            with stop_on_signals(stop, warming.note, None):
+            with stop_on_signals(stop, display.note, asyncio.current_task()):
                 await contest.warm_up()
-                trials.extend(await contest.run(rounds))
+                await contest.run(rounds)
         finally:
-            warming.close()
+            display.close()
+            trials.extend(contest.trials)
             unmeasured.extend(contest.unmeasured)
 
-    with connected(plan.job) as connection:
+    with connected(plan.job) as connection, suppress(asyncio.CancelledError):  # told twice to stop
         run_loop(lambda: work(connection))
+    if not trials and not unmeasured:
+        return None, Exit.INTERRUPTED
     if not trials:
         write_requests(folder, unmeasured, found)
         said = console.open("", clock)
-        said.note(f"no round was completed; the replies so far are in {display(folder / 'requests.parquet')}")
+        said.note(f"no round was completed; the replies so far are in {shown(folder / 'requests.parquet')}")
         said.close()
         if stop.reason is not None:
             raise stop.reason
@@ -180,4 +185,4 @@ def _folder(folder: Path | None, job: Job, now_us: int) -> Path:
             raise SpecError("this output folder exists already", where=str(folder), hint="name a new or empty one")
         return folder
     time = datetime.fromtimestamp(now_us / 1e6, UTC).strftime("%Y%m%dT%H%M%SZ")
-    return job.root / "outputs" / "compare" / f"{job.spec.name}-{time}"
+    return job.root / runs.OUTPUTS / "compare" / f"{job.spec.name}-{time}"

@@ -14,6 +14,7 @@ from runner.dataset.survey import Survey
 from runner.errors import SpecError
 from runner.limits import Limiter
 from runner.openai_client import Connection
+from runner.pipeline import first_error
 from runner.plan import Plan
 from runner.progress import Console, Progress, duration
 from runner.records import Item, Request, Result
@@ -71,6 +72,7 @@ class Contest:
         found: what the input was found to be.
 
     Attributes:
+        trials: those of all rounds that were completed.
         unmeasured: trials that were paid for and do not count: to warm up, and of a round that was cut short.
     """
 
@@ -85,6 +87,7 @@ class Contest:
         clock: Clock,
     ) -> None:
         limits = self._limits = contestants[0].plan.job.limits
+        self.trials: list[Trial] = []
         self.unmeasured: list[Trial] = []
         self._contestants = contestants
         self._items = items
@@ -109,20 +112,18 @@ class Contest:
             if self._stop.requested:
                 return
 
-    async def run(self, rounds: int) -> list[Trial]:
-        """Return the trials of all rounds that were completed. Each round begins with another contestant."""
-        trials: list[Trial] = []
+    async def run(self, rounds: int) -> None:
+        """Run all rounds, or as many as there are before a stop. Each begins with another contestant."""
+        before = len(self.unmeasured)
         for number in range(rounds):
             turn = number % len(self._contestants)
-            begun: list[Trial] = []
             for contestant in (*self._contestants[turn:], *self._contestants[:turn]):
                 title = f"round {number + 1} of {rounds} · {contestant.name}"
-                begun.append(await self._shown(title, contestant, number + 1))
+                self.unmeasured.append(await self._shown(title, contestant, number + 1))
                 if self._stop.requested:
-                    self.unmeasured += begun
-                    return trials
-            trials += begun
-        return trials
+                    return
+            self.trials += self.unmeasured[before:]
+            del self.unmeasured[before:]
 
     async def _shown(self, title: str, contestant: Contestant, number: int) -> Trial:
         display = self._console.open(title, self._clock)
@@ -162,7 +163,7 @@ class Contest:
         try:
             await strategy.run(_Rows(items, contestant.plan.builder, self._stop), calls, emit)
         except BaseExceptionGroup as group:
-            raise group.exceptions[0] from group
+            raise first_error(group) from group
         finally:
             showing.cancel()
         wall_s = self._clock.steady_s() - began
