@@ -1,4 +1,4 @@
-"""Sends requests the way the `openai` SDK does. Nothing else imports openai, httpx2 or aiohttp for this.
+"""Sends requests the way the `openai` SDK does. With `openai_errors`, the only importer of openai, httpx2 and aiohttp.
 
 Two transports for the event loop send the same bytes and raise the same errors:
 
@@ -16,13 +16,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import math
 import ssl
 import threading
 import urllib.request
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 import aiohttp
@@ -33,7 +31,8 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, DefaultAioHttpCli
 
 from runner.blocking import finish
 from runner.clock import Clock, SystemClock
-from runner.errors import CallError, FatalError, PermanentError, SpecError, TransientError
+from runner.errors import FatalError, SpecError
+from runner.openai_errors import classify, is_timeout, number, status_error
 from runner.records import Reply
 
 # The SDK would advertise every decoder that httpx2 has; aiohttp may lack some of them.
@@ -41,9 +40,6 @@ _ACCEPT_ENCODING = {"Accept-Encoding": "gzip, deflate"}
 _NOT_A_HEADER = "holds a character that cannot be sent; only ASCII can"
 # Set by the HTTP library for each body and connection.
 _PER_MESSAGE_HEADERS = frozenset({"content-length", "host", "transfer-encoding"})
-_QUOTA_CODES = frozenset(
-    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"}
-)
 
 
 @dataclass(frozen=True)
@@ -181,7 +177,7 @@ class AiohttpTransport:
         if response.status >= 300:
             # aiohttp has decoded the content already; httpx2 would try again
             headers = [(k, v) for k, v in response.raw_headers if k.lower() != b"content-encoding"]
-            raise _status_error(httpx2.Response(response.status, headers=headers, content=content, request=self._head))
+            raise status_error(httpx2.Response(response.status, headers=headers, content=content, request=self._head))
         return _reply(content, response.headers)
 
     async def close(self) -> None:
@@ -216,7 +212,7 @@ class SdkTransport:
             raise openai.APITimeoutError(request=nowhere) from error
         except openai.APITimeoutError as error:
             # A refused connection arrives as a timeout too; only its cause tells.
-            if _is_timeout(error):
+            if is_timeout(error):
                 raise
             raise openai.APIConnectionError(request=error.request) from error
         except (aiohttp.ClientError, OSError) as error:  # the SDK's aiohttp client lets some through
@@ -351,136 +347,5 @@ def _proxy_for(url: yarl.URL) -> str | None:
 
 
 def _reply(content: bytes, headers: Mapping[str, str]) -> Reply:
-    server_ms = _number(headers.get("openai-processing-ms"))
+    server_ms = number(headers.get("openai-processing-ms"))
     return Reply(content, headers.get("content-type", ""), headers.get("x-request-id"), server_ms)
-
-
-def _number(text: str | None) -> float | None:
-    """Read a number from 0 up that a server wrote; None for anything else."""
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value >= 0 else None
-
-
-_STATUS_CLASSES: dict[int, type[openai.APIStatusError]] = {
-    400: openai.BadRequestError,
-    401: openai.AuthenticationError,
-    403: openai.PermissionDeniedError,
-    404: openai.NotFoundError,
-    409: openai.ConflictError,
-    422: openai.UnprocessableEntityError,
-    429: openai.RateLimitError,
-}
-
-
-def _status_error(response: httpx2.Response) -> openai.APIStatusError:
-    """Return the error that the SDK raises for this response."""
-    status = response.status_code
-    cls = _STATUS_CLASSES.get(status) or (openai.InternalServerError if status >= 500 else openai.APIStatusError)
-    text = response.text.strip()
-    try:
-        body: Any = json.loads(text)
-    except (ValueError, RecursionError):
-        body = text
-    data = body.get("error", body) if isinstance(body, dict) else body
-    return cls(f"Error code: {status}", response=response, body=data)
-
-
-def _is_timeout(error: BaseException) -> bool:
-    """Whether a timeout error of the SDK was one: the aiohttp client reports lost connections as timeouts too."""
-    cause = error.__cause__
-    while cause is not None:
-        if isinstance(cause, TimeoutError):
-            return True
-        if isinstance(cause, aiohttp.ClientConnectionError | ConnectionError):
-            return False
-        cause = cause.__cause__ or cause.__context__
-    return True
-
-
-def classify(error: openai.OpenAIError, connection: Connection, clock: Clock) -> CallError | FatalError:
-    """Turn an error of the SDK into one of the runner's, by type and code, never by its message."""
-    if isinstance(error, openai.APIStatusError):
-        return _classify_status(error, connection, clock)
-    if isinstance(error, openai.APITimeoutError):
-        return TransientError("no answer in time", kind="timeout")
-    if isinstance(error, openai.APIConnectionError):
-        cause: BaseException = error
-        while cause.__cause__ is not None and isinstance(cause, openai.OpenAIError | httpx2.HTTPError):
-            cause = cause.__cause__
-        message = _redact(f"connection failed: {cause}", error, connection)
-        if isinstance(cause, aiohttp.ClientResponseError):  # its text shows the proxy's password
-            message = f"connection failed: {cause.message or type(cause).__name__}"
-        return TransientError(_short(message), kind="connection")
-    message = f"the client cannot work: {type(error).__name__}"
-    return FatalError(message, kind="client", where=f"endpoint `{connection.name}`")
-
-
-def _classify_status(error: openai.APIStatusError, connection: Connection, clock: Clock) -> CallError | FatalError:
-    status = error.status_code
-    said = error.body.get("message") if isinstance(error.body, dict) else error.body
-    if not isinstance(said, str) or not said:
-        said = error.response.text or "no message"
-    message = f"HTTP {status}: {_short(_redact(said, error, connection))}"
-    where = f"endpoint `{connection.name}`"
-    codes = [code for code in (error.code, error.type) if isinstance(code, str)]
-    if status == 401:
-        return FatalError(
-            message, kind="bad_key", where=where, hint="check the key in the endpoint's environment variable"
-        )
-    if status == 402 or not _QUOTA_CODES.isdisjoint(codes):
-        return FatalError(
-            message, kind="insufficient_quota", where=where, hint="add credit or raise the limit, then resume"
-        )
-    if status == 403:
-        return FatalError(message, kind="permission", where=where, hint="this key may not use this model or project")
-    if status == 404:
-        return FatalError(
-            message,
-            kind="not_found",
-            where=where,
-            hint="check `model` in the job and `base_url` in configs/endpoints.yaml",
-        )
-    if status == 429:
-        kind = "no_capacity" if "resource_unavailable" in codes else "rate_limit"
-        return TransientError(
-            message, kind=kind, retry_after_s=_retry_after_s(error.response, clock), rate_limited=True
-        )
-    if status in (408, 409) or status >= 500:
-        return TransientError(message, kind="server_error", retry_after_s=_retry_after_s(error.response, clock))
-    return PermanentError(message, kind="bad_request")
-
-
-def _retry_after_s(response: httpx2.Response, clock: Clock) -> float | None:
-    """Read how long to wait, in seconds (RFC 9110 section 10.2.3; `retry-after-ms` is OpenAI's finer form)."""
-    milliseconds = _number(response.headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    value = response.headers.get("retry-after", "")
-    seconds = _number(value)
-    if seconds is not None:
-        return seconds
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - clock.now_us() / 1e6)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _redact(text: str, error: openai.APIError, connection: Connection) -> str:
-    """Cut the endpoint's secrets out of a text that a server wrote."""
-    url = yarl.URL(connection.base_url)
-    sent = error.request.headers  # with the key of that moment, where it rotates
-    secrets = {url.user, url.password, *url.query.values(), sent.get("api-key"), sent.get("authorization")}
-    secrets |= {*connection.headers.values(), connection.api_key if isinstance(connection.api_key, str) else None}
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        for part in (secret, secret.partition(" ")[2]):  # `Bearer …`
-            if len(part) >= 6:
-                text = text.replace(part, "***")
-    return text
-
-
-def _short(text: str, limit: int = 500) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
