@@ -123,8 +123,10 @@ def read_results(run: str | Path) -> pa.Table:
         FatalError: a part of it is damaged.
     """
     folder = Path(run)
-    schema = Manifest.load(folder).schema
-    return pa.concat_tables([schema.empty_table(), *parts.stored(folder, schema, _BATCH_ROWS)])
+    manifest = Manifest.load(folder)
+    layout, schema = manifest.layout, manifest.schema
+    tables = map(layout.pack, parts.stored(folder, schema, _BATCH_ROWS))
+    return pa.concat_tables([layout.file_schema(schema).empty_table(), *tables])
 
 
 def _start(job: Job | str | Path, output: str | Path | None, progress: bool, stop: Stop) -> RunSummary:

@@ -56,8 +56,7 @@ def start(
     with _beginning(base):
         base.mkdir(parents=True, exist_ok=True)
         with locked(base, f"runner run {_typed(job.path)}"):
-            rehearsal = job.endpoint.simulator is not None
-            folder = runs.create(base, clock.now_us(), rehearsal)
+            folder = runs.create(base, clock.now_us(), job.rehearsal)
             manifest = _new_manifest(job, folder, found, output)
             try:
                 write_text(folder / SNAPSHOT, snapshot(job))
@@ -101,14 +100,14 @@ def resume(
         _refuse_changed_input(manifest, plan)
         close_killed(manifest, folder)
         manifest.overrides.update(overrides)
-        output = Output(manifest.schema, manifest.copied_columns, job.spec.model)
+        output = Output(manifest.schema, manifest.copied_columns, job.spec.models, manifest.layout)
         return Execution(plan, output, manifest, folder, console or Console(), clock, stop or Stop(), retry=retry).run()
 
 
 def _to_continue(folder: Path, retry: bool) -> tuple[Manifest, bool] | Outcome:
     """Return the run and whether to go on with it as a retry; or how it ended, when there is nothing to do."""
     manifest = Manifest.load(folder)
-    whole = parts.rows(folder) >= manifest.input["rows"]
+    whole = parts.results(folder) >= manifest.results
     if manifest.status == "finished" and whole and not (retry and manifest.summary["failed"]):
         return Outcome(folder, manifest, finished_code(manifest), idle=True)
     cut_short = manifest.status != "finished" and bool(manifest.sessions) and manifest.sessions[-1].retry
@@ -117,7 +116,7 @@ def _to_continue(folder: Path, retry: bool) -> tuple[Manifest, bool] | Outcome:
 
 def _refuse_unfinished(manifest: Manifest, folder: Path) -> None:
     """Only known once the lock is held: a run that is going on is unfinished as well, and should be told as that."""
-    if parts.rows(folder) < manifest.input["rows"]:
+    if parts.results(folder) < manifest.results:
         raise SpecError(
             "this run is not finished",
             where=str(folder),
@@ -179,12 +178,12 @@ def _survey(plan: Plan, console: Console, clock: Clock) -> Survey:
 
 def _new_manifest(job: Job, folder: Path, found: Survey, output: Output) -> Manifest:
     skips_bad = job.spec.input.on_bad_row == "skip"
-    endpoint = job.endpoint
+    columns = output.layout.file_schema(output.schema)
     return Manifest(
         run=folder.name,
         job=job.spec.name,
         status="running",
-        rehearsal=endpoint.simulator is not None,
+        rehearsal=job.rehearsal,
         root=str(job.root.resolve()),
         job_file=str(job.path.resolve()),
         overrides=dict(job.overrides),
@@ -196,10 +195,12 @@ def _new_manifest(job: Job, folder: Path, found: Survey, output: Output) -> Mani
             "repeated_ids": found.repeated_ids,
             "files": [asdict(stamp) for stamp in found.files],
         },
-        columns={field.name: str(field.type) for field in output.schema},
+        columns={field.name: str(field.type) for field in columns},
         arrow_schema=encode_schema(output.schema),
         copied_columns=list(output.copied),
-        endpoint={"name": endpoint.name, "base_url": endpoint.base_url or "the embedded simulator"},
+        endpoints=[
+            {"name": endpoint.name, "base_url": endpoint.base_url or "the embedded simulator"} for endpoint in job.pool
+        ],
         versions=versions(),
     )
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError
+from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from runner.errors import RunnerError
+from runner.budget import Amount
+from runner.errors import FatalError, RunnerError
+from runner.gate import Need
 
 T = TypeVar("T")
 
@@ -26,11 +30,15 @@ def finish(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a blocking call tried to suspend")
 
 
-class _Limiter(Protocol):
+class _Gate(Protocol):
     @property
     def free(self) -> bool: ...
-    async def acquire(self, tokens: int) -> None: ...
-    def pause(self, seconds: float) -> None: ...
+    @property
+    def counts(self) -> bool: ...
+    async def acquire(self, need: Need) -> int: ...
+    def release(self, endpoint: int, need: Need, spent: Amount, *, failed: bool) -> None: ...
+    def pause(self, endpoint: int, seconds: float) -> None: ...
+    async def leave(self, endpoint: int, error: FatalError) -> None: ...
 
 
 class _Stop(Protocol):
@@ -38,19 +46,26 @@ class _Stop(Protocol):
     async def sleep(self, seconds: float) -> None: ...
 
 
-class ThreadLimiter:
-    """The run's limiter, for threads."""
+class ThreadGate:
+    """The run's gate, for threads."""
 
-    def __init__(self, limiter: _Limiter, loop: asyncio.AbstractEventLoop) -> None:
-        self._limiter = limiter
+    def __init__(self, gate: _Gate, loop: asyncio.AbstractEventLoop) -> None:
+        self._gate = gate
         self._loop = loop
 
-    async def acquire(self, tokens: int) -> None:
-        if not self._limiter.free:
-            _wait(self._limiter.acquire(tokens), self._loop)
+    async def acquire(self, need: Need) -> int:
+        return 0 if self._gate.free else _wait(self._gate.acquire(need), self._loop)
 
-    def pause(self, seconds: float) -> None:
-        self._loop.call_soon_threadsafe(self._limiter.pause, seconds)
+    def release(self, endpoint: int, need: Need, spent: Amount, *, failed: bool) -> None:
+        if self._gate.counts:
+            with suppress(RuntimeError):  # the loop is closed: the run is over
+                self._loop.call_soon_threadsafe(partial(self._gate.release, endpoint, need, spent, failed=failed))
+
+    def pause(self, endpoint: int, seconds: float) -> None:
+        self._loop.call_soon_threadsafe(self._gate.pause, endpoint, seconds)
+
+    async def leave(self, endpoint: int, error: FatalError) -> None:
+        _wait(self._gate.leave(endpoint, error), self._loop)
 
 
 class ThreadStop:
@@ -67,14 +82,14 @@ class ThreadStop:
         _wait(self._stop.sleep(seconds), self._loop)
 
 
-def _wait(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
+def _wait(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
     """Let the event loop carry out a coroutine while this thread waits.
 
     Raises:
         CancelledError: the run stops, or has stopped.
     """
     try:
-        asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
     except CancelledError:
         raise asyncio.CancelledError from None
     except RuntimeError:

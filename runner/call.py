@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from runner.answer import Answer, accept
+from runner.budget import NOTHING, Amount
 from runner.client import Client
 from runner.clock import Clock
 from runner.dialects import Dialect, understand
@@ -18,6 +21,7 @@ from runner.errors import (
     RunnerError,
     TransientError,
 )
+from runner.gate import Need
 from runner.prices import Tariff
 from runner.records import Completion, Request, Result, Usage
 from runner.retry import RetryPolicy, RowRetries, fail
@@ -33,13 +37,27 @@ class CallPolicy(RetryPolicy, Protocol):
 
 
 class Permits(Protocol):
-    """Where a call asks whether it may send: the run's `Limiter`, or something that asks it."""
+    """Where a call asks whether it may send, and where to: the run's `Gate`, or something that asks it."""
 
-    async def acquire(self, tokens: int) -> None:
-        """Wait until a request of `tokens` (input and output) may be sent."""
+    async def acquire(self, need: Need) -> int:
+        """Wait until a request may be sent; return the number of the endpoint that it goes to."""
 
-    def pause(self, seconds: float) -> None:
-        """Let nobody start a request for so long."""
+    def release(self, endpoint: int, need: Need, spent: Amount, *, failed: bool) -> None:
+        """Say how an attempt ended."""
+
+    def pause(self, endpoint: int, seconds: float) -> None:
+        """Let nobody start a request to an endpoint for so long."""
+
+    async def leave(self, endpoint: int, error: FatalError) -> None:
+        """Say that an endpoint can take no more requests; raises `error` when no other is left."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """An endpoint that requests can go to."""
+
+    name: str
+    client: Client
 
 
 class Interrupter(Protocol):
@@ -53,38 +71,39 @@ class Interrupter(Protocol):
 
 
 class Call:
-    """Carries out requests against one endpoint. Shared by all workers of an event loop, or by threads.
+    """Carries out requests. Shared by all workers of an event loop, or by threads.
 
     Args:
-        estimate: what requests count against the token limit; shared by all calls of a run, because it learns.
+        destinations: the endpoints, in the order in which `permits` numbers them.
+        tariffs: for each of the job's models.
+        estimates: what requests count against the limits, for each of the job's models; shared by all calls of a run,
+            because they learn.
     """
 
     def __init__(
         self,
-        client: Client,
-        limiter: Permits,
+        destinations: Sequence[Destination],
+        permits: Permits,
         dialect: Dialect,
         answer: Answer,
-        tariff: Tariff,
+        tariffs: Sequence[Tariff],
         policy: CallPolicy,
         stop: Interrupter,
         tally: Tally,
         clock: Clock,
         *,
-        endpoint: str,
-        estimate: TokenEstimate,
+        estimates: Sequence[Estimate],
     ) -> None:
-        self._client = client
-        self._limiter = limiter
+        self._destinations = destinations
+        self._permits = permits
         self._dialect = dialect
         self._answer = answer
-        self._tariff = tariff
+        self._tariffs = tariffs
         self._policy = policy
         self._stop = stop
         self._tally = tally
         self._clock = clock
-        self._endpoint = endpoint
-        self._estimate = estimate
+        self._estimates = estimates
 
     async def __call__(self, request: Request) -> Result:
         """Return the outcome of `request`.
@@ -93,9 +112,7 @@ class Call:
             CancelledError: the run is stopping and the row has no outcome; it is sent again on resume.
         """
         clock = self._clock
-        result = Result(
-            request.item, queued_at=clock.now_us(), endpoint=self._endpoint, fingerprint=request.fingerprint
-        )
+        result = Result(request.item, queued_at=clock.now_us(), fingerprint=request.fingerprint)
         began = clock.steady_s()
         try:
             await self._attempt(request, result, self._policy.timeout_s)
@@ -148,42 +165,74 @@ class Call:
             fail(result, error)
 
     async def _attempt(self, request: Request, result: Result, timeout_s: float) -> None:
-        """Make one HTTP exchange; on success the result holds the answer."""
+        """Make one HTTP exchange, or more where endpoints leave; on success the result holds the answer."""
+        need = self._estimates[request.item.model].need(request)
+        while True:
+            endpoint = await self._acquire(need, result)
+            try:
+                completion = await self._exchange(request, result, endpoint, need, timeout_s)
+                break
+            except FatalError as error:
+                await self._permits.leave(endpoint, error)
+        result.answer = accept(self._answer, completion)
+        result.status = "ok"
+
+    async def _acquire(self, need: Need, result: Result) -> int:
         clock, tally = self._clock, self._tally
         asked = clock.steady_s()
         tally.asks()
         try:
-            await self._limiter.acquire(self._estimate.tokens(request))
+            return await self._permits.acquire(need)
         finally:
             tally.asked()
+            result.throttle_s += clock.steady_s() - asked
+
+    async def _exchange(
+        self, request: Request, result: Result, endpoint: int, need: Need, timeout_s: float
+    ) -> Completion:
+        """Send the request and account for the answer."""
+        clock, tally = self._clock, self._tally
+        destination = self._destinations[endpoint]
         started = clock.steady_s()
-        result.throttle_s += started - asked
         if result.started_at is None:
             result.started_at = clock.now_us()
         result.attempts += 1
+        result.endpoint = destination.name
         result.raw = result.finish_reason = None
-        rate_limited = False
+        failed = rate_limited = False
+        spent = need.most  # until more is known
         tally.sends()
         try:
-            reply = await self._client.send(request.body, timeout_s)
+            try:
+                reply = await destination.client.send(request.body, timeout_s)
+            finally:
+                result.latency_s = clock.steady_s() - started
+            result.request_id = reply.request_id
+            result.server_ms = reply.server_ms
+            completion = understand(self._dialect, reply)
+            spent = self._account(request, result, completion, need)
+            return completion
         except TransientError as error:
-            rate_limited = error.rate_limited
-            self._heed(error)
+            failed, rate_limited = True, error.rate_limited
+            if not error.perhaps_paid:
+                spent = NOTHING
+            self._heed(error, endpoint)
+            raise
+        except (PermanentError, FatalError):
+            spent = NOTHING
             raise
         finally:
-            result.latency_s = clock.steady_s() - started
-            tally.sent(result.latency_s, rate_limited=rate_limited)
-        result.request_id = reply.request_id
-        result.server_ms = reply.server_ms
-        completion = understand(self._dialect, reply)
-        self._account(request, result, completion)
-        result.answer = accept(self._answer, completion)
-        result.status = "ok"
+            tally.sent(result.latency_s or 0.0, rate_limited=rate_limited)
+            self._permits.release(endpoint, need, spent, failed=failed)
 
-    def _heed(self, error: TransientError) -> None:
+    def _heed(self, error: TransientError, endpoint: int) -> None:
         """Do for all workers what the server asked of one."""
         asked_s = error.retry_after_s
         if asked_s is None:
+            return
+        if len(self._destinations) > 1:
+            self._permits.pause(endpoint, asked_s)
+            error.retry_after_s = 0.0  # another endpoint may have room
             return
         if asked_s > self._policy.deadline_s:
             self._stop.request(
@@ -195,10 +244,10 @@ class Call:
             )
             raise asyncio.CancelledError  # the row did not fail: it waits for the next session
         if error.rate_limited:
-            self._limiter.pause(asked_s)
+            self._permits.pause(endpoint, asked_s)
 
-    def _account(self, request: Request, result: Result, completion: Completion) -> None:
-        """Take over what was said and what it cost, whether or not it is what was asked for."""
+    def _account(self, request: Request, result: Result, completion: Completion, need: Need) -> Amount:
+        """Take over what was said and what it cost, whether or not it is what was asked for; return what it took."""
         usage = completion.usage
         result.raw = completion.text
         result.finish_reason = completion.finish_reason
@@ -206,30 +255,43 @@ class Call:
         result.cached_tokens = _add(result.cached_tokens, usage.cached)
         result.output_tokens = _add(result.output_tokens, usage.output)
         result.reasoning_tokens = _add(result.reasoning_tokens, usage.reasoning)
-        result.cost_usd = _add(result.cost_usd, self._tariff.cost_usd(usage, completion.service_tier))
-        self._estimate.learn(request, usage)
+        model = request.item.model
+        cost_usd = self._tariffs[model].cost_usd(usage, completion.service_tier)
+        result.cost_usd = _add(result.cost_usd, cost_usd)
+        self._estimates[model].learn(request, usage)
+        if cost_usd is None or usage.input is None or usage.output is None:
+            return need.most
+        return Amount(cost_usd, usage.input + usage.output)
 
 
-class TokenEstimate:
-    """What a request will count against the token limit: a guess that learns from usage.
+class Estimate:
+    """What the requests of one model need: a guess for the token limit that learns from usage, and a bound for budgets.
 
     Both guesses are averages that forget: over all replies at first, then over about the last hundred. Threads that
     learn at the same moment may lose one reply's worth of it, no more.
 
     Args:
         max_output_tokens: the longest answer asked for; the server reserves it, so the token limit does too.
+        most: what a request with so many input and output tokens may take at most; None: there is no budget.
     """
 
-    def __init__(self, max_output_tokens: int | None) -> None:
+    def __init__(self, max_output_tokens: int | None, most: Callable[[int, int], Amount] | None = None) -> None:
         self._max_output_tokens = max_output_tokens
+        self._most = most
         self._weight = 1.0
         self._input_factor = 1.0
         self._output_tokens = 0.0
 
-    def tokens(self, request: Request) -> int:
-        """Return the tokens to reserve: input, and the longest answer allowed or the usual one."""
+    def need(self, request: Request) -> Need:
+        """Return what to reserve: tokens of input, and of the longest answer allowed or the usual one.
+
+        A byte of the body makes at most one token, because tokens are made of bytes.
+        """
         output = self._output_tokens if self._max_output_tokens is None else self._max_output_tokens
-        return int(request.input_tokens * self._input_factor + output) + 1
+        tokens = int(request.input_tokens * self._input_factor + output) + 1
+        if self._most is None:
+            return Need(tokens)
+        return Need(tokens, self._most(len(request.body), self._max_output_tokens or 0))
 
     def learn(self, request: Request, usage: Usage) -> None:
         if usage.input is None or usage.output is None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-from runner.blocking import ThreadLimiter, ThreadStop, finish
-from runner.call import Call, Interrupter, Permits, TokenEstimate
+from runner.blocking import ThreadGate, ThreadStop, finish
+from runner.budget import Amount, Budget
+from runner.call import Call, Destination, Estimate, Interrupter, Permits
 from runner.client import Client
 from runner.clock import Clock
 from runner.dataset.fingerprint import FileStamp
+from runner.gate import Gate, Lane
 from runner.limits import Limiter
 from runner.load import Job
 from runner.openai_client import Connection, open_blocking_client, open_client
 from runner.plan import Plan
+from runner.prices import Tariff
 from runner.records import Request, Result
 from runner.stop import Stop
 from runner.strategies import SendNow, SendOne
@@ -28,15 +31,17 @@ class Recipe:
     """What another process needs to read the same rows and make the same calls. Its keys come from the environment.
 
     Attributes:
-        base_url: where the endpoint is; the embedded simulator's address is known only once it runs.
-        metered: there are limits to ask before each request.
+        base_urls: where the endpoints are; an embedded simulator's address is known only once it runs.
+        metered: each request has to be asked for.
+        counts: the run wants to know how each attempt ended.
         rows: how many rows the input had when the run began.
         stamps: what its files were then.
     """
 
     job: Job
-    base_url: str = field(repr=False)
+    base_urls: Sequence[str] = field(repr=False)
     metered: bool
+    counts: bool
     rows: int
     stamps: Sequence[FileStamp]
 
@@ -47,14 +52,14 @@ class Calls:
     Args:
         rows: how many rows the input has.
         stamps: what its files are.
-        permits: whom to ask before each request, where it is not the limiter itself.
+        permits: whom to ask before each request, where it is not the gate itself.
     """
 
     def __init__(
         self,
         plan: Plan,
-        connection: Connection,
-        limiter: Limiter,
+        connections: Sequence[Connection],
+        gate: Gate,
         stop: Stop,
         tally: Tally,
         clock: Clock,
@@ -63,38 +68,44 @@ class Calls:
         *,
         permits: Permits | None = None,
     ) -> None:
-        self.limiter = limiter
+        self.gate = gate
+        self.models = len(plan.job.spec.models)
         self.stop = stop
         self.tally = tally
         self._plan = plan
-        self._connection = connection
+        self._connections = connections
         self._clock = clock
         self._rows = rows
         self._stamps = stamps
-        self._permits = permits or limiter
-        self._estimate = TokenEstimate(plan.builder.max_output_tokens)
+        self._permits = permits or gate
+        self._estimates = [Estimate(plan.builder.max_output_tokens, most) for most in _bounds(plan)]
 
     @asynccontextmanager
     async def open(self, concurrency: int) -> AsyncIterator[SendOne]:
         """Yield a call for the current event loop, with as many connections as may be in flight."""
-        client = open_client(
-            self._connection,
-            self._plan.dialect.path,
-            concurrency=concurrency,
-            transport=self._plan.job.spec.transport,
-            clock=self._clock,
-        )
+        clients = [
+            open_client(
+                connection,
+                self._plan.dialect.path,
+                concurrency=concurrency,
+                transport=self._plan.job.spec.transport,
+                clock=self._clock,
+            )
+            for connection in self._connections
+        ]
         try:
-            yield self._call(client, self._permits, self.stop)
+            yield self._call(clients, self._permits, self.stop)
         finally:
-            await client.close()
+            for client in clients:
+                await client.close()
 
     @contextmanager
     def blocking(self) -> Iterator[SendNow]:
         """Yield a call for threads: it returns when the answer is there. To be entered on the event loop."""
         loop = asyncio.get_running_loop()
-        client = open_blocking_client(self._connection, self._plan.dialect.path, clock=self._clock)
-        call = self._call(client, ThreadLimiter(self.limiter, loop), ThreadStop(self.stop, loop))
+        path, clock = self._plan.dialect.path, self._clock
+        clients = [open_blocking_client(connection, path, clock=clock) for connection in self._connections]
+        call = self._call(clients, ThreadGate(self.gate, loop), ThreadStop(self.stop, loop))
 
         def send(request: Request) -> Result:
             return finish(call(request))
@@ -102,17 +113,59 @@ class Calls:
         try:
             yield send
         finally:
-            finish(client.close())
+            for client in clients:
+                finish(client.close())
 
-    def _call(self, client: Client, permits: Permits, stop: Interrupter) -> Call:
+    def _call(self, clients: Sequence[Client], permits: Permits, stop: Interrupter) -> Call:
         plan = self._plan
+        destinations = [
+            Destination(connection.name, client) for connection, client in zip(self._connections, clients, strict=True)
+        ]
         return Call(
-            client, permits, plan.dialect, plan.answer, plan.tariff, plan.job.spec.retry, stop, self.tally, self._clock,
-            endpoint=plan.job.endpoint.name, estimate=self._estimate,
+            destinations, permits, plan.dialect, plan.answer, plan.tariffs, plan.job.spec.retry, stop, self.tally,
+            self._clock, estimates=self._estimates,
         )  # fmt: skip
 
     def recipe(self) -> bytes:
         """Return a `Recipe` for another process, pickled."""
         limits = self._plan.job.limits
-        metered = limits.requests_per_minute is not None or limits.tokens_per_minute is not None
-        return pickle.dumps(Recipe(self._plan.job, self._connection.base_url, metered, self._rows, self._stamps))
+        metered = limits.requests_per_minute is not None or limits.tokens_per_minute is not None or self.gate.counts
+        urls = [connection.base_url for connection in self._connections]
+        return pickle.dumps(Recipe(self._plan.job, urls, metered, self.gate.counts, self._rows, self._stamps))
+
+
+def _bounds(plan: Plan) -> list[Callable[[int, int], Amount] | None]:
+    """Return, for each model, what a request takes at most by its tokens; None where no budget asks."""
+    if plan.job.spec.budget.unlimited:
+        return [None] * len(plan.tariffs)
+
+    def bound(tariff: Tariff) -> Callable[[int, int], Amount]:
+        def most(input_tokens: int, output_tokens: int) -> Amount:
+            return Amount(tariff.most_usd(input_tokens, output_tokens) or 0.0, input_tokens + output_tokens)
+
+        return most
+
+    return [bound(tariff) for tariff in plan.tariffs]
+
+
+def open_gate(
+    job: Job, stop: Stop, budget: Budget | None = None, warn: Callable[[str], None] = lambda text: None
+) -> Gate:
+    """Return the gate of a job. Belongs to the current event loop."""
+    pool = job.pool
+    if len(pool) == 1:
+        own = [job.limits]
+        overall = None
+    else:
+        own = list(job.endpoint_limits)
+        together = job.spec.limits
+        overall = Limiter(together.requests_per_minute, together.tokens_per_minute, stop.waiting)
+    lanes = [
+        Lane(
+            endpoint.name,
+            Limiter(limits.requests_per_minute, limits.tokens_per_minute, stop.waiting),
+            limits.concurrency or 1,
+        )
+        for endpoint, limits in zip(pool, own, strict=True)
+    ]
+    return Gate(lanes, overall=overall, budget=budget, waiting=stop.waiting, warn=warn)

@@ -21,6 +21,7 @@ from runner.simulator.settings import SimulatorSettings
 from runner.validation import check
 from runner.yaml_source import Source, read
 
+_OPENAI = "https://api.openai.com"
 ENDPOINTS_FILE = Path("configs") / "endpoints.yaml"
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -144,6 +145,15 @@ class EndpointSpec(Section):
     @property
     def is_simulator(self) -> bool:
         return self.simulator is not None
+
+    @property
+    def kind(self) -> str:
+        """What sort of server it is: another sort answers differently, and a simulator makes its answers up."""
+        if self.simulator is not None:
+            return "simulator"
+        if self.azure_api_version is not None:
+            return "azure"
+        return "openai" if (self.base_url or "").startswith(f"{_OPENAI}/") else "compatible"
 
     def resolve(self, environ: Mapping[str, str]) -> ResolvedEndpoint:
         """Look up the key and every `${NAME}`.
@@ -277,7 +287,7 @@ class ResolvedEndpoint:
 
 
 BUILT_IN: tuple[EndpointSpec, ...] = (
-    EndpointSpec(name="openai", base_url="https://api.openai.com/v1", api_key_env="OPENAI_API_KEY"),
+    EndpointSpec(name="openai", base_url=f"{_OPENAI}/v1", api_key_env="OPENAI_API_KEY"),
     EndpointSpec(name="simulator", simulator=SimulatorSettings()),
 )
 

@@ -1,10 +1,10 @@
-"""How to reach a job's endpoint, its secrets looked up, or the embedded simulator started."""
+"""How to reach a job's endpoints, their secrets looked up, or embedded simulators started."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from runner.config import ResolvedEndpoint
@@ -14,16 +14,19 @@ from runner.openai_client import Connection
 
 
 @contextmanager
-def connected(job: Job) -> Iterator[Connection]:
-    """Yield where to send requests; starts the embedded simulator when the endpoint is one."""
-    endpoint = job.endpoint.resolve(os.environ)
-    if endpoint.simulator is None:
-        yield connection_to(endpoint, endpoint.base_url or "")
-        return
-    from runner.simulator import SimulatorProcess
+def connected(job: Job) -> Iterator[list[Connection]]:
+    """Yield where to send requests, for each endpoint of the pool; starts a simulator for each one that is embedded."""
+    with ExitStack() as simulators:
+        connections = []
+        for endpoint in job.pool:
+            resolved = endpoint.resolve(os.environ)
+            base_url = resolved.base_url or ""
+            if resolved.simulator is not None:
+                from runner.simulator import SimulatorProcess
 
-    with SimulatorProcess(endpoint.simulator) as process:
-        yield connection_to(endpoint, process.base_url)
+                base_url = simulators.enter_context(SimulatorProcess(resolved.simulator)).base_url
+            connections.append(connection_to(resolved, base_url))
+        yield connections
 
 
 def connection_to(endpoint: ResolvedEndpoint, base_url: str) -> Connection:

@@ -101,8 +101,8 @@ def dry_run(job_file: Path, overrides: Mapping[str, str]) -> Estimate:
         minutes.append(rows * (mean_input + (fewest if most is None else most)) / limits.tokens_per_minute)
     return Estimate(
         job.spec.name,
-        job.spec.model,
-        job.endpoint.name,
+        ", ".join(job.spec.models),
+        ", ".join(endpoint.name for endpoint in job.pool),
         found.rows,
         found.bad,
         f"{found.bad_examples[0].where}: {found.bad_examples[0].reason}" if found.bad else None,
@@ -132,7 +132,7 @@ def _cost(plan: Plan, rows: int, inputs: Sequence[int], output_tokens: int) -> f
     tier = plan.job.spec.parameters.get("service_tier")
     total = 0.0
     for tokens in inputs:
-        cost = plan.tariff.cost_usd(Usage(tokens, 0, output_tokens, 0), tier)
+        cost = plan.tariffs[0].cost_usd(Usage(tokens, 0, output_tokens, 0), tier)
         if cost is None:
             return None
         total += cost

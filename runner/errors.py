@@ -113,12 +113,20 @@ class TransientError(CallError):
     Args:
         retry_after_s: how long the server asked us to wait, in seconds; None when it did not say.
         rate_limited: the server answered 429: it asks everyone who uses this key to slow down.
+        perhaps_paid: the request may have been carried out although no answer came.
     """
 
     def __init__(
-        self, message: str, *, kind: str, retry_after_s: float | None = None, rate_limited: bool = False
+        self,
+        message: str,
+        *,
+        kind: str,
+        retry_after_s: float | None = None,
+        rate_limited: bool = False,
+        perhaps_paid: bool = False,
     ) -> None:
         super().__init__(message, kind=kind)
+        self.perhaps_paid = perhaps_paid
         self.retry_after_s = retry_after_s
         self.rate_limited = rate_limited
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import strategies
-from runner.calls import Calls
+from runner import runs, strategies
+from runner.budget import Budget, midnight_us
+from runner.calls import Calls, open_gate
 from runner.clock import Clock
 from runner.connect import connected
 from runner.dataset.fingerprint import FileStamp
 from runner.errors import Exit, FatalError, RunnerError
 from runner.event_loop import run_loop, stop_on_signals
-from runner.limits import Limiter
 from runner.manifest import Manifest, Session, utc_text
 from runner.openai_client import Connection
 from runner.output import Output
@@ -27,7 +27,7 @@ from runner.records import BadRow, Item
 from runner.steady import steady
 from runner.stop import Stop
 from runner.store import ResultStore
-from runner.summary import summarize
+from runner.summary import spent_in, summarize
 from runner.tally import Tally
 
 
@@ -87,24 +87,30 @@ class Execution:
         self._manifest.sessions.append(self._session)
         self._manifest.save(self._folder)
         try:
-            with connected(self._plan.job) as connection:
+            with connected(self._plan.job) as connections:
                 began = self._clock.steady_s()
                 try:
-                    run_loop(lambda: self._work(connection))
+                    run_loop(lambda: self._work(connections))
                 finally:
                     self._close_session(self._clock.steady_s() - began)
         except RunnerError as error:
             self._stopped_by = error
         return self._finish()
 
-    async def _work(self, connection: Connection) -> None:
+    async def _work(self, connections: Sequence[Connection]) -> None:
         plan, job, tally, clock = self._plan, self._plan.job, self._tally, self._clock
         limits = job.limits
         stop = self._stop
-        limiter = Limiter(limits.requests_per_minute, limits.tokens_per_minute, stop.waiting)
-        calls = Calls(plan, connection, limiter, stop, tally, clock, self._manifest.input["rows"], self._stamps())
         metadata = {"run": self._manifest.run, "job": self._manifest.job, "rehearsal": self._manifest.rehearsal}
+        metadata |= self._output.layout.as_metadata()
         display = self._console.open(self._title(), clock)
+
+        def warn(text: str) -> None:
+            self._session.warnings.append(text)
+            display.note(f"warning: {text}")
+
+        gate = open_gate(job, stop, self._budget(), warn)
+        calls = Calls(plan, connections, gate, stop, tally, clock, self._manifest.input["rows"], self._stamps())
         try:
             with ResultStore(
                 self._folder,
@@ -112,25 +118,40 @@ class Execution:
                 job.spec.output.rows_per_part,
                 metadata,
                 retry=self._retry,
+                models=len(job.spec.models),
                 soon=_soon(),
             ) as store:
-                total = store.found_failed if self._retry else self._manifest.input["rows"]
+                total = store.found_failed if self._retry else self._manifest.results
                 found = (0, 0) if self._retry else (store.found, store.found_failed)
                 progress = Progress(display, clock, total, *found, self._strategy.in_flight, limits)
                 pipeline = Pipeline(
                     self._rows(), plan.builder, store, self._strategy, calls, stop, tally, clock,
                     rule=None if self._retry else job.spec.stop,
-                    show=lambda tally: progress.show(tally, limiter.paused_s()),
+                    show=lambda tally: progress.show(tally, gate.paused_s()),
                 )  # fmt: skip
                 with stop_on_signals(stop, display.note, asyncio.current_task()):
                     await pipeline.run()
             done = store.found + tally.done
-            self._complete = not stop.requested if self._retry else done >= self._manifest.input["rows"]
+            self._complete = not stop.requested if self._retry else done >= self._manifest.results
             self._complete = self._complete and store.failure is None
             self._stopped_by = store.failure or stop.reason
             self._interrupted = stop.requested and self._stopped_by is None
         finally:
             display.close()
+
+    def _budget(self) -> Budget | None:
+        """Return the run's budget, less what it and its job have taken so far; None without caps."""
+        job = self._plan.job
+        caps = job.spec.budget
+        if caps.unlimited:
+            return None
+        spent = spent_in(self._folder)
+        today_usd = 0.0
+        if caps.daily_usd is not None:
+            since_us = midnight_us(self._clock)
+            alike = [run for run in runs.runs_in(self._folder.parent) if runs.is_rehearsal(run) == job.rehearsal]
+            today_usd = sum(spent_in(run, since_us).usd for run in alike)
+        return Budget(caps, self._clock, spent, today_usd, self._stop.waiting)
 
     def _stamps(self) -> list[FileStamp]:
         return [FileStamp(**stamp) for stamp in self._manifest.input["files"]]

@@ -32,11 +32,14 @@ def export_run(folder: Path, format_: str, target: Path | None) -> None:
         FatalError: a part or journal is damaged.
         SpecError: the target or stdout cannot be written to.
     """
-    schema = Manifest.load(folder).schema
+    manifest = Manifest.load(folder)
+    layout, results = manifest.layout, manifest.schema
+    schema = layout.file_schema(results)
+    rows = map(layout.pack, parts.stored(folder, results, _BATCH_ROWS))
     write = _write_csv if format_ == "csv" else _write_jsonl
     if target is None:
         with stdout() as file:
-            write(parts.stored(folder, schema, _BATCH_ROWS), schema, file)
+            write(rows, schema, file)
         return
     try:
         # A lone surrogate has no UTF-8; its escape is what JSON writes for it, and no cell of a CSV can hold one.
@@ -44,7 +47,7 @@ def export_run(folder: Path, format_: str, target: Path | None) -> None:
             replacing(target) as temporary,
             open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
         ):
-            write(parts.stored(folder, schema, _BATCH_ROWS), schema, file)
+            write(rows, schema, file)
     except OSError as error:
         where = str(error.filename or target)  # it may be a part that cannot be read
         raise SpecError(f"cannot write the rows out: {error.strerror or error}", where=where) from error

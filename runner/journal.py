@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import FatalError
+from runner.records import Key
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # ASCII only: any text survives, lone surrogates too
-_INDEX = re.compile(rb'\{"_index":(\d+)[,}]')
+_KEY = re.compile(rb'\{"_index":(\d+)(?:,"_model_number":(\d+))?[,}]')
 
 
 class Journal:
@@ -93,59 +94,64 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Where a row stands in a journal: its index, and the bytes that hold it."""
+    """Where a row stands in a journal: its key, and the bytes that hold it."""
 
-    index: int
+    key: Key
     offset: int
     length: int
 
 
 def lines(path: Path) -> list[Line]:
-    """Return the rows of a journal in order of their index; where one stands twice, the later counts.
+    """Return the rows of a journal in order of their keys; where one stands twice, the later counts.
 
     A last line without its end is no row: it is being written just now, or was when the process was killed.
     """
-    found: dict[int, Line] = {}
+    found: dict[Key, Line] = {}
     offset = 0
     with open(path, "rb") as file:
         for line in file:
             if not line.endswith(b"\n"):
                 break
-            match = _INDEX.match(line)
+            match = _KEY.match(line)
             if match is None:
                 raise _damaged(path, offset)
-            index = int(match[1])
-            found[index] = Line(index, offset, len(line))
+            key = int(match[1]), int(match[2] or 0)
+            found[key] = Line(key, offset, len(line))
             offset += len(line)
-    return [found[index] for index in sorted(found)]
+    return [found[key] for key in sorted(found)]
+
+
+def key_of(row: dict[str, Any]) -> Key:
+    """Return the key of a row."""
+    return row["_index"], row.get("_model_number", 0)
 
 
 def read(path: Path, batch_bytes: int = 4 << 20) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of a journal in order of their index, in batches of about `batch_bytes`."""
+    """Yield the rows of a journal in order of their keys, in batches of about `batch_bytes` that part no input row."""
     batch: list[dict[str, Any]] = []
     size = 0
     with open(path, "rb") as file:
         for line in lines(path):
+            if size >= batch_bytes and line.key[0] != batch[-1]["_index"]:
+                yield batch
+                batch, size = [], 0
             file.seek(line.offset)
             try:
                 batch.append(json.loads(file.read(line.length)))
             except ValueError:
                 raise _damaged(path, line.offset) from None
             size += line.length
-            if size >= batch_bytes:
-                yield batch
-                batch, size = [], 0
     if batch:
         yield batch
 
 
-def repair(path: Path) -> set[int]:
-    """Cut off a last line that a crash left unfinished, and return the indexes of the rows that are there.
+def repair(path: Path) -> set[Key]:
+    """Cut off a last line that a crash left unfinished, and return the keys of the rows that are there.
 
     Raises:
         FatalError: a line in the middle is damaged, which no crash of ours can do.
     """
-    indexes: set[int] = set()
+    keys: set[Key] = set()
     good = 0
     with open(path, "rb+") as file:
         for line in file:
@@ -153,14 +159,14 @@ def repair(path: Path) -> set[int]:
                 break
             try:
                 row = json.loads(line)
-                indexes.add(row["_index"])
+                keys.add(key_of(row))
             except (ValueError, KeyError, TypeError):
                 if file.read(1):
                     raise _damaged(path, good) from None
                 break
             good += len(line)
         file.truncate(good)
-    return indexes
+    return keys
 
 
 def _damaged(path: Path, offset: int) -> FatalError:

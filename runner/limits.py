@@ -51,6 +51,15 @@ class Limiter:
         """Return how long the pause that is on still lasts, in seconds."""
         return max(0.0, self._resume_at - asyncio.get_running_loop().time())
 
+    def ready(self, tokens: int) -> bool:
+        """Whether a request of `tokens` could be sent at once."""
+        if self.paused_s() > 0:
+            return False
+        requests, tokens_ = self._requests, self._tokens
+        if requests is not None and not requests.has_capacity():
+            return False
+        return tokens_ is None or tokens_.has_capacity(min(tokens, tokens_.max_rate))
+
     async def acquire(self, tokens: int) -> None:
         """Wait until a request of `tokens` (input and output) may be sent."""
         if self.free:

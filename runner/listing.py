@@ -47,7 +47,7 @@ def list_runs(job: str | None, outputs: Path | None, *, as_json: bool) -> str:
                 "ok": manifest.summary.get("ok"),
                 "failed": manifest.summary.get("failed"),
                 "cost_usd": manifest.summary.get("cost_usd"),
-                "model": manifest.spec["model"],
+                "model": ", ".join(manifest.models),
             }
         )
     if as_json:
@@ -81,7 +81,8 @@ def show_run(folder: Path, *, as_json: bool) -> str:
         "",
         f"made from   {manifest.job_file}",
         f"input       {manifest.input['rows']:,} rows{files}",
-        f"model       {manifest.spec['model']} at {manifest.endpoint['name']} ({manifest.endpoint['base_url']})",
+        f"model       {', '.join(manifest.models)}",
+        *(f"endpoint    {each['name']} ({each['base_url']})" for each in manifest.endpoints),
         f"columns     {', '.join(theirs)} (and the runner's own)",
         f"parts       {len(parts.sealed(folder))} sealed",
         f"versions    {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}",

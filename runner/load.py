@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 from runner import strategies
 from runner.config import Endpoints, EndpointSpec, load_endpoints
-from runner.models import Models, load_models
+from runner.models import MODELS_FILE, Models, load_models
 from runner.problems import At, Mark, Problem, SpecErrors, display, dotted, in_order, listed, suggest
 from runner.schema_rules import schema_findings
 from runner.sections import DEFAULT_CONCURRENCY, LimitsSpec, PromptFile, PromptSpec, Section
+from runner.simulator.settings import SimulatorSettings
 from runner.spec import JobSpec, job_name
 from runner.text_file import read_text
 from runner.validation import check
@@ -27,6 +28,8 @@ from runner.yaml_source import Source, parse, read
 
 T = TypeVar("T")
 
+SIMULATOR = "simulator"
+"""The built-in endpoint of rehearsals."""
 PROMPTS = Path("configs") / "prompts"
 
 # Long, mixed and with a digit: a key rather than a word such as `sk-learn`.
@@ -45,6 +48,7 @@ class Job:
         options: the options of the strategy.
         overrides: what was asked for besides the job file: dotted key to YAML text.
         source: the job file as it was read, for what is only found wrong later.
+        rehearsed: the endpoints of the job file's pool, where the simulator stands in for each of them.
     """
 
     spec: JobSpec
@@ -57,19 +61,50 @@ class Job:
     options: Section
     overrides: Mapping[str, str]
     source: Source = field(repr=False)
+    rehearsed: tuple[str, ...] = ()
+
+    @cached_property
+    def pool(self) -> tuple[EndpointSpec, ...]:
+        """The endpoints that requests may go to."""
+        found = tuple(self.endpoints[name] for name in self.rehearsed or self.spec.endpoints)
+        return tuple(map(self._stand_in, found)) if self.rehearsed else found
+
+    def _stand_in(self, endpoint: EndpointSpec) -> EndpointSpec:
+        """Return a simulator under the name of an endpoint, which enforces its limits."""
+        limits = endpoint.limits
+        settings = self.endpoints[SIMULATOR].simulator or SimulatorSettings()
+        settings = settings.model_copy(
+            update={
+                "requests_per_minute": limits.requests_per_minute and int(limits.requests_per_minute),
+                "tokens_per_minute": limits.tokens_per_minute and int(limits.tokens_per_minute),
+            }
+        )
+        return EndpointSpec(name=endpoint.name, limits=limits, simulator=settings)
 
     @property
-    def endpoint(self) -> EndpointSpec:
-        return self.endpoints[self.spec.endpoint]
+    def rehearsal(self) -> bool:
+        """Whether it sends to the embedded simulator."""
+        return any(endpoint.is_simulator for endpoint in self.pool)
 
     @cached_property
     def limits(self) -> LimitsSpec:
-        """The limits that hold: the job's, else the endpoint's, else 64 requests in flight."""
-        mine, theirs = self.spec.limits, self.endpoint.limits
+        """The limits that hold: the job's, else the endpoint's, else 64 requests in flight.
+
+        Of a pool they hold for all endpoints together, and without the job's own they are the sums of theirs.
+        """
+        mine, pool = self.spec.limits, self.endpoint_limits
         return LimitsSpec(
-            concurrency=mine.concurrency or theirs.concurrency or DEFAULT_CONCURRENCY,
-            requests_per_minute=mine.requests_per_minute or theirs.requests_per_minute,
-            tokens_per_minute=mine.tokens_per_minute or theirs.tokens_per_minute,
+            concurrency=mine.concurrency or int(_sum(limits.concurrency for limits in pool) or 0),
+            requests_per_minute=mine.requests_per_minute or _sum(limits.requests_per_minute for limits in pool),
+            tokens_per_minute=mine.tokens_per_minute or _sum(limits.tokens_per_minute for limits in pool),
+        )
+
+    @property
+    def endpoint_limits(self) -> tuple[LimitsSpec, ...]:
+        """The limits that each endpoint of the pool has for itself."""
+        default = DEFAULT_CONCURRENCY
+        return tuple(
+            each.limits.model_copy(update={"concurrency": each.limits.concurrency or default}) for each in self.pool
         )
 
 
@@ -93,6 +128,7 @@ def load_job(
     root = root or find_root(path)
     source = read(path)
     here = _Problems()
+    written = _names(source.data.get("endpoint"))
     for key, text in (overrides or {}).items():
         here.gather(partial(source.set, key, text))
     source.data.setdefault("name", job_name(path.stem))
@@ -106,16 +142,20 @@ def load_job(
     elsewhere = _Problems()
     endpoints = elsewhere.gather(partial(load_endpoints, root))
     models = elsewhere.gather(partial(load_models, root))
-    name = spec.endpoint if spec else source.data.get("endpoint", "openai")
-    if endpoints is not None and isinstance(name, str) and name:
-        if name not in endpoints:
-            here.append(source.problem(("endpoint",), endpoints.unknown(name), endpoints.hint(name)))
-        elif environ is not None:
-            elsewhere.gather(partial(endpoints[name].resolve, environ))
+    if endpoints is not None:
+        unfit = list(_pool_problems(source, _names(source.data.get("endpoint", "openai")), endpoints))
+        here += unfit
+        if environ is not None and spec is not None and not unfit:
+            for name in spec.endpoints:
+                elsewhere.gather(partial(endpoints[name].resolve, environ))
     if here or elsewhere or spec is None or options is None or endpoints is None or models is None:
         raise SpecErrors([*in_order(here), *elsewhere])
-    job = Job(spec, path, root, endpoints, models, prompts, schema, options, dict(overrides or {}), source)
+    rehearsed = written if spec.endpoint == SIMULATOR and len(written) > 1 else ()
+    if any(name not in endpoints for name in rehearsed):
+        rehearsed = ()
+    job = Job(spec, path, root, endpoints, models, prompts, schema, options, dict(overrides or {}), source, rehearsed)
     _refuse_idle_workers(job, source)
+    _refuse_blind_budget(job, source)
     return job
 
 
@@ -144,10 +184,53 @@ def _refuse_idle_workers(job: Job, source: Source) -> None:
             )
 
 
+def _refuse_blind_budget(job: Job, source: Source) -> None:
+    """A cap holds only where it is known what a request may cost at most."""
+    budget = job.spec.budget
+    priced = [key for key in ("max_usd", "daily_usd") if getattr(budget, key) is not None]
+    problems = []
+    for model in job.spec.models:
+        if priced and job.models.find(model) is None:
+            message = f"`budget.{priced[0]}` cannot be kept: the price of `{model}` is not known"
+            problems.append(source.problem(("budget", priced[0]), message, f"add it to {MODELS_FILE.as_posix()}"))
+    longest = {"responses": "max_output_tokens", "chat": "max_completion_tokens"}.get(job.spec.api)
+    if not budget.unlimited and longest is not None and not {longest, "max_tokens"} & job.spec.parameters.keys():
+        message = "`budget` cannot be kept: nothing bounds the length of an answer"
+        problems.append(source.problem(("budget",), message, f"for example `parameters: {{{longest}: 500}}`"))
+    if problems:
+        raise SpecErrors(problems)
+
+
 def find_root(path: Path) -> Path:
     """The project root: the nearest folder above the job file that has `configs/`, else the job file's own folder."""
     folder = path.absolute().parent
     return next((above for above in (folder, *folder.parents) if (above / "configs").is_dir()), folder)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """The endpoints that a job file names, whatever else is wrong with it."""
+    names = value if isinstance(value, list | tuple) else [value]
+    return tuple(name for name in names if isinstance(name, str) and name)
+
+
+def _pool_problems(source: Source, names: tuple[str, ...], endpoints: Endpoints) -> Iterator[Problem]:
+    for index, name in enumerate(names):
+        at: At = ("endpoint", index) if isinstance(source.data.get("endpoint"), list) else ("endpoint",)
+        if name not in endpoints:
+            yield source.problem(at, endpoints.unknown(name), endpoints.hint(name))
+        elif endpoints[name].is_simulator != (names[0] in endpoints and endpoints[names[0]].is_simulator):
+            message = "a simulator and real endpoints cannot share a job: made-up answers would stand among real ones"
+            yield source.problem(at, message, "rehearse the whole pool with `--rehearse`")
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """The sum of limits; None where one of them is not limited."""
+    total = 0.0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
 
 
 class _Problems(list[Problem]):

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from runner import __version__, atomic
 from runner.errors import SpecError
+from runner.layout import Layout
 
 NAME = "run.json"
 _PACKAGES = ("openai", "aiohttp", "aiolimiter", "tenacity", "pyarrow", "pydantic")
@@ -30,6 +31,7 @@ class Session:
         rows: results stored; None: unknown, because a retry was killed.
         attempts: HTTP exchanges; None: unknown, because the session was killed.
         use: share of each limit that was used, 1.0 being all of it.
+        warnings: what went wrong without ending it.
     """
 
     started_at: str
@@ -44,6 +46,7 @@ class Session:
     strategy: str = ""
     limits: dict[str, Any] = field(default_factory=dict)
     use: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -72,7 +75,7 @@ class Manifest:
     columns: dict[str, str]
     arrow_schema: str
     copied_columns: list[str]
-    endpoint: dict[str, Any] = field(default_factory=dict)
+    endpoints: list[dict[str, Any]] = field(default_factory=list)
     stopped_by: dict[str, Any] | None = None
     sessions: list[Session] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -80,8 +83,25 @@ class Manifest:
 
     @property
     def schema(self) -> pa.Schema:
-        """The output's Arrow schema."""
+        """The columns of the results as an Arrow schema; those of the files may stand side by side (`layout`)."""
         return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.arrow_schema)))
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that each row is asked of."""
+        named = self.spec["model"]
+        return (named,) if isinstance(named, str) else tuple(named)
+
+    @property
+    def results(self) -> int:
+        """How many results the run has when it is finished."""
+        return int(self.input["rows"]) * len(self.models)
+
+    @property
+    def layout(self) -> Layout:
+        """How the results lie in the files."""
+        wide = self.spec["output"].get("layout") == "wide"
+        return Layout.for_job(self.models, self.copied_columns, wide=wide)
 
     def save(self, folder: Path) -> None:
         """Replace `run.json` in `folder`, durably."""

@@ -78,7 +78,7 @@ def classify(error: openai.OpenAIError, connection: Endpoint, clock: Clock) -> C
     if isinstance(error, openai.APIStatusError):
         return _classify_status(error, connection, clock)
     if isinstance(error, openai.APITimeoutError):
-        return TransientError("no answer in time", kind="timeout")
+        return TransientError("no answer in time", kind="timeout", perhaps_paid=True)
     if isinstance(error, openai.APIConnectionError):
         cause: BaseException = error
         while cause.__cause__ is not None and isinstance(cause, openai.OpenAIError | httpx2.HTTPError):
@@ -86,7 +86,8 @@ def classify(error: openai.OpenAIError, connection: Endpoint, clock: Clock) -> C
         message = _redact(f"connection failed: {cause}", error, connection)
         if isinstance(cause, aiohttp.ClientResponseError):  # its text shows the proxy's password
             message = f"connection failed: {cause.message or type(cause).__name__}"
-        return TransientError(_short(message), kind="connection")
+        unsent = isinstance(cause, aiohttp.ClientConnectorError | httpx2.ConnectError | ConnectionRefusedError)
+        return TransientError(_short(message), kind="connection", perhaps_paid=not unsent)
     message = f"the client cannot work: {type(error).__name__}"
     return FatalError(message, kind="client", where=f"endpoint `{connection.name}`")
 

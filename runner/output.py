@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from runner.dataset.columns import to_array
 from runner.errors import SpecError
+from runner.layout import ONE_MODEL, Layout
 from runner.records import Result
 
 _TIME = pa.timestamp("us", tz="UTC")
@@ -48,25 +49,31 @@ class Output:
     Args:
         schema: all columns of the output.
         copied: the input columns among them.
+        models: the job's models.
     """
 
-    def __init__(self, schema: pa.Schema, copied: Sequence[str], model: str) -> None:
+    def __init__(
+        self, schema: pa.Schema, copied: Sequence[str], models: Sequence[str], layout: Layout = ONE_MODEL
+    ) -> None:
         self.schema = schema
+        self.layout = layout
         self.copied = tuple(copied)
-        self._model = model
+        self._models = tuple(models)
 
     @classmethod
     def of(
         cls,
         input_fields: Sequence[pa.Field],
         answer_fields: Sequence[pa.Field],
-        model: str,
+        models: Sequence[str],
         *,
+        wide: bool = False,
         rename: str = "give the answer's column another name",
     ) -> Output:
         """Return the output that copies `input_fields` and adds the answer's and the runner's columns.
 
         Args:
+            wide: the results of several models are stored side by side.
             rename: how the answer's columns get other names, for the hint.
 
         Raises:
@@ -74,19 +81,25 @@ class Output:
         """
         copied = [f.name for f in input_fields]
         _refuse_clashes(copied, [f.name for f in answer_fields], rename)
-        return cls(pa.schema([*input_fields, *answer_fields, *RUNNER_FIELDS]), copied, model)
+        schema = pa.schema([*input_fields, *answer_fields, *RUNNER_FIELDS])
+        layout = Layout.for_job(models, copied, wide=wide)
+        _refuse_doubles(layout.file_schema(schema).names)
+        return cls(schema, copied, models, layout)
 
     def row(self, result: Result) -> dict[str, Any]:
         """Return a result as a JSON-able row; columns without a value may be absent."""
         item = result.item
         fields = item.fields
-        row: dict[str, Any] = {"_index": item.index, "_id": item.id}
+        row: dict[str, Any] = {"_index": item.index}
+        if item.model:
+            row["_model_number"] = item.model  # the journal's key; no column
+        row["_id"] = item.id
         for name in self.copied:
             if name in fields:
                 row[name] = fields[name]
         if result.answer is not None:
             row.update(result.answer)
-        row["_model"] = self._model
+        row["_model"] = self._models[item.model]
         row["_status"] = result.status
         if result.error_type is not None:
             row["_error_type"] = result.error_type
@@ -137,6 +150,16 @@ def _refuse_clashes(inputs: Sequence[str], answers: Sequence[str], rename: str) 
             raise SpecError(
                 f"the input and the answer both have a column `{name}`",
                 hint=f"{rename}, or list the columns to copy under `input.keep`, without it",
+            )
+
+
+def _refuse_doubles(names: Sequence[str]) -> None:
+    """Side by side, a model's column may have the name of an input column."""
+    for name in names:
+        if names.count(name) > 1:
+            raise SpecError(
+                f"the input column `{name}` has the name of a model's column",
+                hint="list the columns to copy under `input.keep`, without it",
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,11 +18,13 @@ import pyarrow.parquet as pq
 from runner import journal
 from runner.atomic import replacing
 from runner.errors import FatalError
-from runner.output import to_table
+from runner.layout import Layout
+from runner.output import RUNNER_FIELDS, to_table
+from runner.records import Key
 from runner.stats import Stats
 
 _PART = re.compile(r"part-(\d{5,})\.parquet")
-_COLUMNS = ["_index", "_status", "_error_type"]
+_OUTCOME = pa.schema([field for field in RUNNER_FIELDS if field.name in ("_index", "_model", "_status", "_error_type")])
 _SUMMED = ["_index", "_finished_at", "_attempts", "_cost_usd"]
 _SUMMED += [f"_{kind}_tokens" for kind in ("input", "cached", "output", "reasoning")]
 _GROUP_BYTES = 4 << 20
@@ -102,22 +104,24 @@ def _row_groups(source: Path, schema: pa.Schema) -> Iterator[pa.Table]:
 def merge(folder: Path, number: int, schema: pa.Schema, metadata: Mapping[str, Any]) -> None:
     """Replace rows of a sealed part by their new results, then delete the file that held those."""
     source = retry_path(folder, number)
-    newer = {row["_index"]: row for rows in journal.read(source) for row in rows}
+    newer = {journal.key_of(row): row for rows in journal.read(source) for row in rows}
     _write(part_path(folder, number), schema, _merged(part_path(folder, number), schema, newer), metadata)
     source.unlink()
 
 
-def _merged(path: Path, schema: pa.Schema, newer: dict[int, dict[str, Any]]) -> Iterator[pa.Table]:
+def _merged(path: Path, schema: pa.Schema, newer: dict[Key, dict[str, Any]]) -> Iterator[pa.Table]:
     with open_part(path) as part:
+        layout = _layout(part)
         for group in range(part.num_row_groups):
             with _reading(path):
-                table = part.read_row_group(group)
-            indexes = table.column("_index")
-            again = pc.is_in(indexes, value_set=pa.array(list(newer), pa.int64()))
-            replaced = [_summed(newer[row["_index"]], row) for row in table.filter(again).select(_SUMMED).to_pylist()]
+                table = layout.unpack(part.read_row_group(group), schema)
+            keys = layout.keys(table)
+            again = pa.array([key in newer for key in keys], pa.bool_())
+            before = table.filter(again).select(_SUMMED).to_pylist()
+            replaced = [_summed(newer[key], old) for key, old in zip(filter(newer.get, keys), before, strict=True)]
             if replaced:
                 old = table.filter(pc.invert(again))
-                table = pa.concat_tables([old.cast(schema), to_table(replaced, schema)]).sort_by("_index")
+                table = layout.sorted(pa.concat_tables([old.cast(schema), to_table(replaced, schema)]))
             yield table
 
 
@@ -131,12 +135,13 @@ def _summed(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
 
 def _write(path: Path, schema: pa.Schema, tables: Iterator[pa.Table], metadata: Mapping[str, Any]) -> None:
     stats = Stats()
+    layout = Layout.of(metadata)
     with (
         replacing(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd", compression_level=3) as writer,
+        pq.ParquetWriter(temporary, layout.file_schema(schema), compression="zstd", compression_level=3) as writer,
     ):
         for table in tables:
-            writer.write_table(table)
+            writer.write_table(layout.pack(table))
             stats.add(table)
         about = {**metadata, "rows": stats.rows, "failed": stats.failed, "timing": stats.timing()}
         writer.add_key_value_metadata({"runner": json.dumps(about)})
@@ -153,20 +158,22 @@ def open_part(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path)
 
 
-def tables(path: Path, batch_rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the rows of a part, at most `batch_rows` at a time.
+def tables(path: Path, batch_rows: int, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield these columns of a part's results, those of about `batch_rows` rows at a time.
 
     Raises:
         FatalError: it is damaged.
     """
     with open_part(path) as part:
-        batches = part.iter_batches(batch_rows, columns=columns)
+        layout = _layout(part)
+        batch_rows += -batch_rows % max(1, len(layout.models))  # the results of one row stay together
+        batches = part.iter_batches(batch_rows, columns=layout.file_columns(schema))
         while True:
             with _reading(path):
                 batch = next(batches, None)
             if batch is None:
                 return
-            yield pa.Table.from_batches([batch])
+            yield layout.unpack(pa.Table.from_batches([batch]), schema)
 
 
 def stored(folder: Path, schema: pa.Schema, batch_rows: int) -> Iterator[pa.Table]:
@@ -174,7 +181,7 @@ def stored(folder: Path, schema: pa.Schema, batch_rows: int) -> Iterator[pa.Tabl
 
     Args:
         schema: the columns wanted.
-        batch_rows: at most so many rows of a part at a time.
+        batch_rows: about so many rows of a part at a time; all results of an input row are in one table.
 
     Raises:
         FatalError: a part or journal is damaged.
@@ -187,11 +194,11 @@ def stored(folder: Path, schema: pa.Schema, batch_rows: int) -> Iterator[pa.Tabl
                 continue
             except FileNotFoundError:  # sealed meanwhile
                 path = part_path(folder, number_of(path))
-        yield from tables(path, batch_rows, schema.names)
+        yield from tables(path, batch_rows, schema)
 
 
-def stored_rows(folder: Path) -> int:
-    """Return how many rows of a run have a result so far."""
+def stored_results(folder: Path) -> int:
+    """Return how many results a run has so far."""
     return sum(table.num_rows for table in stored(folder, pa.schema([pa.field("_index", pa.int64())]), 100_000))
 
 
@@ -211,23 +218,32 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """Return what a part says of itself: rows, failed, timing and the run it belongs to."""
+    """Return what a part says of itself: rows (its results), failed, timing and the run it belongs to."""
     with open_part(path) as part:
-        found: dict[str, Any] = json.loads((part.metadata.metadata or {}).get(b"runner", b"{}"))
-        return {"failed": 0, **found, "rows": part.metadata.num_rows}
+        return {"failed": 0, **_metadata(part), "rows": _layout(part).results(part.metadata.num_rows)}
 
 
-def rows(folder: Path) -> int:
-    """Return how many rows the sealed parts of a run hold."""
+def _metadata(part: pq.ParquetFile) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((part.metadata.metadata or {}).get(b"runner", b"{}"))
+    return found
+
+
+def _layout(part: pq.ParquetFile) -> Layout:
+    return Layout.of(_metadata(part))
+
+
+def results(folder: Path) -> int:
+    """Return how many results the sealed parts of a run hold."""
     return sum(about(path)["rows"] for path in sealed(folder))
 
 
-def failed_indexes(path: Path) -> set[int]:
-    """Return the rows of a part that failed and that another attempt could change: bad input stays bad."""
+def failed(path: Path) -> set[Key]:
+    """Return the results of a part that failed and that another attempt could change: bad input stays bad."""
     with open_part(path) as part, _reading(path):
-        table = part.read(columns=_COLUMNS)
-    failed = pc.and_(
+        layout = _layout(part)
+        table = layout.unpack(part.read(columns=layout.file_columns(_OUTCOME)), _OUTCOME)
+    again = pc.and_(
         pc.equal(table.column("_status"), "error"),
         pc.invert(pc.equal(pc.coalesce(table.column("_error_type"), pa.scalar("")), "bad_row")),
     )
-    return set(table.filter(failed).column("_index").to_pylist())
+    return set(layout.keys(table.filter(again)))

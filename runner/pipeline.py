@@ -105,7 +105,9 @@ class Pipeline:
             except MissingField as error:
                 self._emit(
                     bad_result(
-                        BadRow(item.index, item.file, item.line, error.message, item.fields), self._clock, item.id
+                        BadRow(item.index, item.file, item.line, error.message, item.fields, item.model),
+                        self._clock,
+                        item.id,
                     )
                 )
                 return None

@@ -31,7 +31,7 @@ class Plan:
     template: PromptTemplate
     builder: RequestBuilder
     dataset: Dataset
-    tariff: Tariff
+    tariffs: tuple[Tariff, ...]
 
     def unfit(self, item: Item) -> str | None:
         """Return why a row cannot be made into a prompt; None: it can.
@@ -93,7 +93,9 @@ class Plan:
         if self.job.json_schema is not None:
             rename = "rename the property in the schema"
         try:
-            return Output.of(copied, self.answer.fields, spec.model, rename=rename)
+            return Output.of(
+                copied, self.answer.fields, spec.models, wide=spec.output.layout == "wide", rename=rename
+            )
         except SpecError as error:
             raise SpecErrors([self.job.source.problem(("input", "keep"), error.message, error.hint)]) from None
 
@@ -120,13 +122,13 @@ def make_plan(job: Job) -> Plan:
     builder = RequestBuilder(
         template,
         api,
-        spec.model,
+        spec.models,
         spec.parameters,
         answer.schema,
         strict=spec.output.strict,
-        endpoint_kind="azure" if job.endpoint.azure_api_version else "openai",
+        endpoint_kind="+".join(sorted({endpoint.kind for endpoint in job.pool})),
     )
-    return Plan(job, api, answer, template, builder, dataset, tariff(job))
+    return Plan(job, api, answer, template, builder, dataset, tuple(tariff(job, model) for model in spec.models))
 
 
 def _answer(job: Job) -> Answer:
@@ -138,11 +140,11 @@ def _answer(job: Job) -> Answer:
     return PlainText(output.column or "response")
 
 
-def tariff(job: Job) -> Tariff:
-    """Return how this job's tokens turn into money."""
+def tariff(job: Job, model: str) -> Tariff:
+    """Return how the tokens of one of the job's models turn into money."""
     long = job.models.long_context
     return Tariff(
-        job.models.find(job.spec.model),
+        job.models.find(model),
         dict(job.models.tiers),
         long.over_input_tokens if long else None,
         long.input_factor if long else 1.0,

@@ -9,9 +9,13 @@ PAID_FAILURES = ("invalid_reply", "refusal", "truncated", "content_filter")
 """The `_error_type`s of rows that were answered, and so paid for, though not with what was asked for."""
 
 
+Key = tuple[int, int]
+"""The index of a row, and which of the job's models it is asked of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One row of the input.
+    """One row of the input, as it is asked of one model.
 
     Attributes:
         index: 0-based position in the whole input, over all files and before `offset` and `limit`.
@@ -19,6 +23,7 @@ class Item:
         fields: column name to value; CSV values are text as written, JSON values keep their types.
         file: the file it came from, as the user would write it.
         line: 1-based line in that file (for Parquet: 1-based row).
+        model: which of the job's models it is asked of, by its 0-based place in the job file.
     """
 
     index: int
@@ -26,6 +31,12 @@ class Item:
     fields: dict[str, Any]
     file: str
     line: int
+    model: int = 0
+
+    @property
+    def key(self) -> Key:
+        """What no other request of the run has: row and model."""
+        return self.index, self.model
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,7 @@ class BadRow:
     line: int
     reason: str
     fields: dict[str, Any] = field(default_factory=dict)
+    model: int = 0
 
     @property
     def where(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def report(manifest: Manifest, folder: Path) -> str:
             "this was a rehearsal: the answers come from the embedded simulator and mean nothing, costs are what if"
         )
     out.append("")
-    out += _table([("rows", _rows(summary, manifest.input))])
+    out += _table([("rows", _rows(summary, manifest))])
     for kind, entry in summary.get("errors", {}).items():
         out.append(
             f"            {entry['rows']:,} × {kind}, for instance row {entry['example_id']}: {entry['example']}"
@@ -42,7 +43,7 @@ def report(manifest: Manifest, folder: Path) -> str:
                 ("latency", " · ".join(f"p{p} {timing[f'latency_p{p}_s']:.3f} s" for p in (50, 95, 99))),
                 ("limits", _limits(manifest)),
                 ("tokens", _tokens(summary)),
-                ("cost", _cost(summary, manifest.spec["model"])),
+                ("cost", _cost(summary, manifest.models)),
             ]
         )
     out += _table([("files", f"{show_path(folder)}/  (part-*.parquet, run.json)")])
@@ -75,8 +76,9 @@ def _headline(manifest: Manifest) -> str:
     return f"{name}: {said.get(manifest.status, manifest.status)}"
 
 
-def _rows(summary: dict[str, Any], source: dict[str, Any]) -> str:
-    total = source["rows"]
+def _rows(summary: dict[str, Any], manifest: Manifest) -> str:
+    source, models = manifest.input, len(manifest.models)
+    total = manifest.results
     done = summary.get("rows", 0)
     if total == 0:
         return "none: the input is empty"
@@ -85,7 +87,8 @@ def _rows(summary: dict[str, Any], source: dict[str, Any]) -> str:
         parts.append(f"{total - done:,} still to do")
     if source.get("skipped_rows"):
         parts.append(f"{source['skipped_rows']:,} bad ones left out")
-    return f"{total:,}: {', '.join(parts)}"
+    asked = f"{total:,}" if models == 1 else f"{source['rows']:,} × {models} models = {total:,}"
+    return f"{asked}: {', '.join(parts)}"
 
 
 def _repeats(count: int) -> str:
@@ -126,7 +129,7 @@ def _tokens(summary: dict[str, Any]) -> str:
     return f"{tokens['input']:,} in{cached}, {tokens['output']:,} out"
 
 
-def _cost(summary: dict[str, Any], model: str) -> str:
+def _cost(summary: dict[str, Any], models: Sequence[str]) -> str:
     cost_usd, rows = summary["cost_usd"], summary["rows"]
     if cost_usd is not None:
         per_thousand = f" · ${cost_usd / rows * 1000:.4f} per 1,000 rows" if rows else ""
@@ -134,7 +137,8 @@ def _cost(summary: dict[str, Any], model: str) -> str:
     known = summary.get("cost_at_least_usd")
     why = []
     if summary.get("rows_without_price"):
-        why.append(f"`{model}` has no price in configs/models.yaml")
+        names = " or ".join(f"`{model}`" for model in models)
+        why.append(f"{names} has no price in configs/models.yaml")
     if summary.get("rows_without_usage"):
         why.append(f"the server reported no usage for {summary['rows_without_usage']:,} of {rows:,} rows")
     return (f"at least ${known:.4f}" if known else "unknown") + (f": {' and '.join(why)}" if why else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runner.clock import Clock
@@ -30,7 +30,7 @@ class RequestBuilder:
         self,
         template: PromptTemplate,
         dialect: Dialect,
-        model: str,
+        models: Sequence[str],
         parameters: Mapping[str, Any],
         answer_schema: Mapping[str, Any] | None,
         *,
@@ -38,13 +38,13 @@ class RequestBuilder:
         endpoint_kind: str = "openai",
     ) -> None:
         self._template = template
-        rest: dict[str, Any] = {"model": model, **dict(sorted(parameters.items()))}
+        rest: dict[str, Any] = {"model": None, **dict(sorted(parameters.items()))}
         if answer_schema is not None:
             for key, value in dialect.format(answer_schema, strict=strict).items():
                 # `parameters: {text: {verbosity: low}}` and the format live under one key
                 rest[key] = {**rest[key], **value} if isinstance(rest.get(key), Mapping) else value
         self._head = f'{{"{dialect.messages_key}":'.encode()
-        self._tail = b"," + _encode(rest)[1:]
+        self._tails = [b"," + _encode({**rest, "model": model})[1:] for model in models]
         self._salt = f"{endpoint_kind}\n{dialect.name}\n".encode()
         self.max_output_tokens = max_output_tokens(parameters, dialect)
         self._schema_characters = len(_encode(answer_schema).decode()) if answer_schema else 0
@@ -56,7 +56,7 @@ class RequestBuilder:
             MissingField: the row lacks a field that the template needs.
         """
         messages = [{"role": role, "content": text} for role, text in self._template.render(item.fields)]
-        body = self._head + _encode(messages) + self._tail
+        body = self._head + _encode(messages) + self._tails[item.model]
         characters = sum(len(message["content"]) for message in messages) + self._schema_characters
         return Request(
             item,
@@ -84,7 +84,7 @@ def _encode(value: Any) -> bytes:
 def bad_result(row: BadRow, clock: Clock, row_id: str | None = None) -> Result:
     """Return the result of a row that cannot be sent."""
     now = clock.now_us()
-    item = Item(row.index, str(row.index) if row_id is None else row_id, row.fields, row.file, row.line)
+    item = Item(row.index, str(row.index) if row_id is None else row_id, row.fields, row.file, row.line, row.model)
     return Result(
         item, error_type="bad_row", error=f"{row.where}: {row.reason}", queued_at=now, finished_at=now, total_s=0.0
     )

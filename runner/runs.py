@@ -35,6 +35,11 @@ def create(base: Path, now_us: int, rehearsal: bool) -> Path:
     raise FileExistsError(f"too many runs at one moment in {base}")
 
 
+def is_rehearsal(folder: Path) -> bool:
+    """Whether a run's folder is that of a rehearsal."""
+    return "-rehearsal" in folder.name
+
+
 def point_latest(folder: Path) -> None:
     """Let `latest` beside a run's folder point at it."""
     link = folder.parent / "latest"
@@ -47,10 +52,10 @@ def point_latest(folder: Path) -> None:
 def all_runs(outputs: Path) -> Iterator[Path]:
     """Yield the run folders of every job, oldest first within each job."""
     for folder in sorted(outputs.glob("*")):
-        yield from _runs_in(folder)
+        yield from runs_in(folder)
 
 
-def _runs_in(folder: Path) -> list[Path]:
+def runs_in(folder: Path) -> list[Path]:
     """Return the runs of a job's folder, oldest first."""
     return sorted(path.parent for path in folder.glob(f"*/{manifest.NAME}") if not path.parent.is_symlink())
 
@@ -102,7 +107,7 @@ def of_job(name: str, outputs: Path | None) -> list[Path]:
         return _of_file(path, outputs)
     outputs = outputs or outputs_here()
     job = path.stem if name.endswith((".yaml", ".yml")) else name
-    found = _runs_in(path) or _runs_in(outputs / job)
+    found = runs_in(path) or runs_in(outputs / job)
     if not found:
         jobs = sorted({folder.parent.name for folder in all_runs(outputs)})
         near = suggest(name, jobs)
@@ -117,7 +122,7 @@ def _of_file(job_file: Path, outputs: Path | None) -> list[Path]:
     from runner.load import find_root  # here, because it takes a tenth of a second
 
     outputs = outputs or find_root(job_file) / OUTPUTS
-    found = _runs_in(outputs / _job_name(job_file)) or [run for run in all_runs(outputs) if _made_from(run, job_file)]
+    found = runs_in(outputs / _job_name(job_file)) or [run for run in all_runs(outputs) if _made_from(run, job_file)]
     if not found:
         raise SpecError(
             f"there is no run of {display(job_file)} yet",

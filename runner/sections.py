@@ -17,7 +17,7 @@ from pydantic import (
     field_validator,
 )
 
-from runner.problems import Finding, Hint, complain, listed, say, suggest
+from runner.problems import At, Finding, Hint, complain, listed, say, suggest
 from runner.schema_rules import schema_findings
 
 DEFAULT_CONCURRENCY = 64
@@ -71,6 +71,43 @@ def _names(values: tuple[str, ...]) -> tuple[str, ...]:
             findings.append(Finding(f"is {same} item [{earlier}]: {say(value)}", (index,)))
     complain(findings)
     return values
+
+
+def _name_or_names(value: object) -> object:
+    names: list[object] = []
+    findings = []
+    if isinstance(value, str):
+        names = [value]
+    elif isinstance(value, list | tuple):
+        names = list(value)
+    else:
+        findings.append(Finding(f"must be a name or a list of names, got {say(value)}"))
+    if not names and not findings:
+        findings.append(Finding("must name at least one"))
+    for index, name in enumerate(names):
+        at: At = () if isinstance(value, str) else (index,)
+        if not isinstance(name, str) or not name.strip():
+            findings.append(Finding(f"must be a name, got {say(name)}", at))
+        elif name in names[:index]:
+            findings.append(Finding(f"is there already: {say(name)}", at))
+    complain(findings)
+    return value
+
+
+OneOrMore = Annotated[
+    str | tuple[str, ...],
+    Strict(False),
+    BeforeValidator(_name_or_names),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "uniqueItems": True},
+            ]
+        }
+    ),
+]
+"""A name, or a YAML list of different ones."""
 
 
 def _text_or_file(value: object) -> object:
@@ -255,6 +292,13 @@ class OutputSpec(Section):
         description="The column for the answer. Default: `label` with labels, `response` for plain text.",
         examples=["topic"],
     )
+    layout: Literal["long", "wide"] = Field(
+        default="long",
+        description=(
+            "With several models: `long` gives one row per input row and model, `wide` one row per input row, "
+            "with a group of columns for each model (`MODEL.COLUMN`)."
+        ),
+    )
     rows_per_part: int = Field(
         default=5000, ge=1, description="How many input rows each Parquet file of the output covers."
     )
@@ -313,6 +357,27 @@ class LimitsSpec(Section):
         description="Tokens per minute, input and output. Default: what the endpoint says, else no limit.",
         examples=[1_000_000],
     )
+
+
+class BudgetSpec(Section):
+    """What a run may take. The most that a request may cost is set aside before it is sent, so no cap is exceeded."""
+
+    max_usd: Annotated[float | None, Hint("leave the key out for no cap")] = Field(
+        default=None, gt=0, description="What the run may cost, in USD, over all its sessions.", examples=[5.0]
+    )
+    max_tokens: Annotated[int | None, Hint("leave the key out for no cap")] = Field(
+        default=None, ge=1, description="Tokens that the run may take, input and output.", examples=[10_000_000]
+    )
+    daily_usd: Annotated[float | None, Hint("leave the key out for no cap")] = Field(
+        default=None,
+        gt=0,
+        description="What all runs of the job together may cost in a day (UTC), in USD.",
+        examples=[20.0],
+    )
+
+    @property
+    def unlimited(self) -> bool:
+        return self.max_usd is None and self.max_tokens is None and self.daily_usd is None
 
 
 class RetrySpec(Section):

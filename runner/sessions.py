@@ -33,5 +33,5 @@ def _measure(session: Session, manifest: Manifest, folder: Path, until_us: int) 
     session.wall_s = round(max(0.0, until_us - began_us) / 1e6, 3)
     earlier = sum(each.rows or 0 for each in manifest.sessions if each is not session and not each.retry)
     # A retry puts new rows in the place of old ones, so their number does not tell what it did.
-    session.rows = None if session.retry else max(0, parts.stored_rows(folder) - earlier)
+    session.rows = None if session.retry else max(0, parts.stored_results(folder) - earlier)
     session.attempts = None  # requests leave no trace but their results

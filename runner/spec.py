@@ -13,7 +13,17 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from runner import strategies
 from runner.problems import At, Finding, complain, listed, say, suggest
-from runner.sections import InputSpec, LimitsSpec, OutputSpec, PromptSpec, RetrySpec, Section, StopSpec
+from runner.sections import (
+    BudgetSpec,
+    InputSpec,
+    LimitsSpec,
+    OneOrMore,
+    OutputSpec,
+    PromptSpec,
+    RetrySpec,
+    Section,
+    StopSpec,
+)
 
 _PARAMETERS = (
     "temperature",
@@ -57,7 +67,10 @@ class JobSpec(Section):
         default_factory=OutputSpec,
         description="What an answer must look like: `labels`, a `schema`, or (without both) plain text.",
     )
-    model: str = Field(min_length=1, description="The model, as the endpoint names it.", examples=["gpt-6-luna"])
+    model: OneOrMore = Field(
+        description="The model, as the endpoint names it; or a list of models: each row is asked of all of them.",
+        examples=["gpt-6-luna"],
+    )
     api: Literal["responses", "chat"] = Field(
         default="responses",
         description=(
@@ -69,10 +82,12 @@ class JobSpec(Section):
         description="Further parameters of the request, passed on as they are.",
         examples=[{"max_output_tokens": 50}],
     )
-    endpoint: str = Field(
+    endpoint: OneOrMore = Field(
         default="openai",
-        min_length=1,
-        description="Where to send the requests: a name in configs/endpoints.yaml; `simulator` for a rehearsal.",
+        description=(
+            "Where to send the requests: a name in configs/endpoints.yaml; `simulator` for a rehearsal. "
+            "Or a list of names: each request goes to the one of them that has room."
+        ),
         examples=["simulator"],
     )
     strategy: str | dict[str, Any] = Field(
@@ -87,6 +102,10 @@ class JobSpec(Section):
     limits: LimitsSpec = Field(
         default_factory=LimitsSpec,
         description="How fast the run may go. Default: the limits of the endpoint.",
+    )
+    budget: BudgetSpec = Field(
+        default_factory=BudgetSpec,
+        description="What the run may cost. Default: no cap.",
     )
     retry: RetrySpec = Field(
         default_factory=RetrySpec,
@@ -129,6 +148,16 @@ class JobSpec(Section):
             near = suggest(name, known) or "docs/strategies.md tells what each is for"
             complain([Finding(f"must be one of {listed(known, 'or')}, got {say(name)}", at, near)])
         return strategy
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that each row is asked of."""
+        return (self.model,) if isinstance(self.model, str) else self.model
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The names of the endpoints that requests may go to."""
+        return (self.endpoint,) if isinstance(self.endpoint, str) else self.endpoint
 
     @property
     def strategy_name(self) -> str:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from runner import journal, parts
 from runner.errors import FatalError
 from runner.journal import Journal
 from runner.output import Output
-from runner.records import BadRow, Item, Result
+from runner.records import BadRow, Item, Key, Result
 
 _BALLAST_BYTES = 4 << 20
 _BREATH = 500  # rows passed over before others get a turn
@@ -29,10 +29,10 @@ _OPEN_FILES = 32
 @dataclass(slots=True)
 class _OpenPart:
     journal: Journal
-    expected: int = 0  # rows that the source has given out so far, finished ones included
+    expected: int = 0  # results that the source has asked for so far, finished ones included
     finished: int = 0
     passed: bool = False  # the source is beyond its last row
-    done: set[int] = field(default_factory=set)  # indexes with a result from before; only while the source is in it
+    done: set[Key] = field(default_factory=set)  # what has a result from before; only while the source is in it
 
 
 class ResultStore:
@@ -44,9 +44,10 @@ class ResultStore:
         soon: calls a function soon, as an event loop's `call_soon` does: then the results of one turn of the loop are
             written together. None: each is written before `append` returns.
         retry: give out the failed rows of sealed parts, and merge their new results in.
+        models: how many models each row is asked of; it has as many results.
 
     Attributes:
-        found: rows that had a result when the store was opened.
+        found: results that were there when the store was opened.
         failure: set when the disk failed; the run should end.
 
     Raises:
@@ -61,6 +62,7 @@ class ResultStore:
         metadata: Mapping[str, Any],
         *,
         retry: bool = False,
+        models: int = 1,
         soon: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self._folder = folder
@@ -68,6 +70,7 @@ class ResultStore:
         self._rows_per_part = rows_per_part
         self._metadata = metadata
         self._retry = retry
+        self._models = models
         self._open: dict[int, _OpenPart] = {}
         self._ballast = folder / ".ballast"
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="seal")
@@ -117,13 +120,13 @@ class ResultStore:
             os.close(descriptor)
 
     def missing(self, rows: Iterable[Item | BadRow]) -> Iterator[Item | BadRow | None]:
-        """Yield the rows that have no result yet, in order; None stands for a pause after many that have one.
+        """Yield the rows that have no result yet, in order, once for each model that they lack one of.
 
-        In a retry these are the rows that failed. An input without rows gets one part without rows, so that every
-        finished run can be read.
+        None stands for a pause after many that have one. In a retry these are the rows that failed. An input without
+        rows gets one part without rows, so that every finished run can be read.
         """
         current: int | None = None
-        select: Callable[[int], bool] = _everything
+        select: Callable[[Key], bool] = _nothing
         passed_over = 0
         for row in rows:
             number = row.index // self._rows_per_part
@@ -132,22 +135,24 @@ class ResultStore:
                     self._leave(current)
                 current = number
                 select = self._enter(number)
-            if select(row.index):
-                yield row
-                continue
-            passed_over += 1
-            if passed_over % _BREATH == 0:
+            for model in range(self._models):
+                if select((row.index, model)):
+                    yield replace(row, model=model) if model else row
+                else:
+                    passed_over += 1
+            if passed_over >= _BREATH:
+                passed_over = 0
                 yield None
         if current is not None:
             self._leave(current)
         elif not self._retry and not parts.part_path(self._folder, 0).exists():
             self._thread.submit(self._seal_nothing)
 
-    def _enter(self, number: int) -> Callable[[int], bool]:
-        """Open a part and return which of its rows to give out."""
+    def _enter(self, number: int) -> Callable[[Key], bool]:
+        """Open a part and return what of it to give out."""
         part = parts.part_path(self._folder, number)
         if self._retry:
-            failed = parts.failed_indexes(part) if part.exists() and parts.about(part).get("failed") else set()
+            failed = parts.failed(part) if part.exists() and parts.about(part).get("failed") else set()
             if failed:
                 self._open[number] = _OpenPart(Journal(parts.retry_path(self._folder, number)), len(failed))
             return failed.__contains__
@@ -156,13 +161,13 @@ class ResultStore:
         path = parts.journal_path(self._folder, number)
         opened = _OpenPart(Journal(path))
         if path.exists():
-            opened.done = {line.index for line in journal.lines(path)}
+            opened.done = {line.key for line in journal.lines(path)}
             opened.finished = len(opened.done)
         self._open[number] = opened
 
-        def select(index: int) -> bool:
+        def select(key: Key) -> bool:
             opened.expected += 1
-            return index not in opened.done
+            return key not in opened.done
 
         return select
 
@@ -305,9 +310,5 @@ def disk_error(error: OSError, folder: Path) -> FatalError:
     )
 
 
-def _everything(index: int) -> bool:
-    return True
-
-
-def _nothing(index: int) -> bool:
+def _nothing(key: Key) -> bool:
     return False

@@ -27,6 +27,7 @@ from runner.load import Job, load_job
 from runner.openai_client import Connection
 from runner.plan import Plan, make_plan
 from runner.problems import display as shown
+from runner.problems import listed
 from runner.progress import Console
 from runner.records import Item, Usage
 from runner.stop import Stop
@@ -73,18 +74,19 @@ def compare(
     open_files.allow(max(each.strategy().in_flight for each in contestants), shown(job_file))
     found = plan.survey()
     items = _items(plan, rows)
-    if plan.job.endpoint.simulator is None and not _is_here(plan.job):
+    if not plan.job.rehearsal and not _is_here(plan.job):
         cost = _estimate(contestants, items, rounds)
         requests = (rounds * len(items) + 1) * len(contestants)
         about = "an unknown amount (no price in configs/models.yaml)" if cost is None else f"about ${cost:,.4f}"
-        if not confirm(f"{requests:,} requests to endpoint `{plan.job.endpoint.name}` cost {about}"):
+        where = listed([endpoint.name for endpoint in plan.job.pool])
+        if not confirm(f"{requests:,} requests to endpoint {where} cost {about}"):
             raise SpecError("not confirmed: nothing was sent", hint="`--yes` answers, `--rehearse` costs nothing")
     stop = Stop()
     trials: list[Trial] = []
     unmeasured: list[Trial] = []
 
-    async def work(connection: Connection) -> None:
-        contest = Contest(contestants, items, found, connection, stop, console, clock)
+    async def work(connections: Sequence[Connection]) -> None:
+        contest = Contest(contestants, items, found, connections, stop, console, clock)
         display = console.open("warming up", clock)
         try:
             with stop_on_signals(stop, display.note, asyncio.current_task()):
@@ -95,8 +97,8 @@ def compare(
             trials.extend(contest.trials)
             unmeasured.extend(contest.unmeasured)
 
-    with connected(plan.job) as connection, suppress(asyncio.CancelledError):  # told twice to stop
-        run_loop(lambda: work(connection))
+    with connected(plan.job) as connections, suppress(asyncio.CancelledError):  # told twice to stop
+        run_loop(lambda: work(connections))
     if not trials and not unmeasured:
         return None, Exit.INTERRUPTED
     if not trials:
@@ -124,7 +126,7 @@ def _contestants(job_file: Path, overrides: Mapping[str, str], choice: Choice) -
     if unknown:
         load_job(job_file, overrides={**overrides, "strategy": json.dumps(unknown[0])})  # says what there is
     amounts = list(dict.fromkeys(choice.concurrencies)) or [base.limits.concurrency or 1]
-    models = list(dict.fromkeys(choice.models)) or [base.spec.model]
+    models = list(dict.fromkeys(choice.models)) or list(base.spec.models)
     found: list[Contestant] = []
     for model, way, amount in product(models, ways, amounts):
         if way == "sequential" and amount != amounts[0]:
@@ -166,7 +168,7 @@ def _estimate(contestants: Sequence[Contestant], items: Sequence[Item], rounds: 
         for item in items:
             request = plan.builder.build(item)
             usage = Usage(request.input_tokens, 0, plan.builder.max_output_tokens or request.input_tokens, 0)
-            cost = plan.tariff.cost_usd(usage, plan.job.spec.parameters.get("service_tier"))
+            cost = plan.tariffs[0].cost_usd(usage, plan.job.spec.parameters.get("service_tier"))
             if cost is None:
                 return None
             total += cost
@@ -174,9 +176,9 @@ def _estimate(contestants: Sequence[Contestant], items: Sequence[Item], rounds: 
 
 
 def _is_here(job: Job) -> bool:
-    """Whether the endpoint is a server on this machine, which charges nothing."""
-    host = urlsplit(job.endpoint.resolve(os.environ).base_url or "").hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    """Whether every endpoint is a server on this machine, which charges nothing."""
+    hosts = [urlsplit(endpoint.resolve(os.environ).base_url or "").hostname or "" for endpoint in job.pool]
+    return all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts)
 
 
 def _folder(folder: Path | None, job: Job, now_us: int) -> Path:

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from runner import strategies
-from runner.calls import Calls
+from runner.calls import Calls, open_gate
 from runner.clock import Clock
 from runner.dataset.survey import Survey
 from runner.errors import SpecError
-from runner.limits import Limiter
 from runner.openai_client import Connection
 from runner.pipeline import first_error
 from runner.plan import Plan
@@ -81,22 +80,22 @@ class Contest:
         contestants: Sequence[Contestant],
         items: Sequence[Item],
         found: Survey,
-        connection: Connection,
+        connections: Sequence[Connection],
         stop: Stop,
         console: Console,
         clock: Clock,
     ) -> None:
-        limits = self._limits = contestants[0].plan.job.limits
+        self._limits = contestants[0].plan.job.limits
         self.trials: list[Trial] = []
         self.unmeasured: list[Trial] = []
         self._contestants = contestants
         self._items = items
         self._found = found
-        self._connection = connection
+        self._connections = connections
         self._stop = stop
         self._console = console
         self._clock = clock
-        self._limiter = Limiter(limits.requests_per_minute, limits.tokens_per_minute, stop.waiting)
+        self._gate = open_gate(contestants[0].plan.job, stop)
 
     async def warm_up(self) -> None:
         """Send one row with each contestant: what is loaded or looked up only once is not measured.
@@ -151,10 +150,10 @@ class Contest:
         async def show() -> None:
             while progress is not None:
                 await asyncio.sleep(_TICK_S)
-                progress.show(tally, self._limiter.paused_s())
+                progress.show(tally, self._gate.paused_s())
 
         calls = Calls(
-            contestant.plan, self._connection, self._limiter, self._stop, tally, self._clock,
+            contestant.plan, self._connections, self._gate, self._stop, tally, self._clock,
             self._found.rows, self._found.files,
         )  # fmt: skip
         strategy = contestant.strategy()

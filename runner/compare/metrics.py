@@ -70,9 +70,9 @@ def measure(trials: Sequence[Trial]) -> list[Metrics]:
 
 
 def _baseline(trial: Trial, by_name: Mapping[str, Sequence[Trial]], totals: Mapping[str, float]) -> float:
-    model = trial.contestant.plan.job.spec.model
+    model = trial.contestant.plan.job.spec.models[0]
     for name, (other, *_) in by_name.items():
-        if other.contestant.strategy_name == BASELINE and other.contestant.plan.job.spec.model == model:
+        if other.contestant.strategy_name == BASELINE and other.contestant.plan.job.spec.models[0] == model:
             return totals[name]
     return max(totals.values())
 
@@ -90,7 +90,7 @@ def _measure(name: str, trials: Sequence[Trial], total_s: float, baseline_s: flo
         name=name,
         strategy=job.spec.strategy_name,
         concurrency=in_flight,
-        model=job.spec.model,
+        model=job.spec.models[0],
         rows=rows,
         walls_s=tuple(trial.wall_s for trial in trials),
         total_s=total_s,
@@ -202,10 +202,10 @@ def agreement(trials: Sequence[Trial]) -> Agreement | None:
     ids: dict[int, str] = {}
     for trial in trials:
         plan = trial.contestant.plan
-        if plan.answer.schema is None or plan.job.spec.model in answers:
+        if plan.answer.schema is None or plan.job.spec.models[0] in answers:
             continue
         ok = [result for result in trial.results if result.status == "ok"]
-        answers[plan.job.spec.model] = {result.item.index: result.answer for result in ok}
+        answers[plan.job.spec.models[0]] = {result.item.index: result.answer for result in ok}
         ids |= {result.item.index: result.item.id for result in ok}
     if len(answers) < 2:
         return None

@@ -71,7 +71,7 @@ class Comparison:
         return "\n".join(out)
 
     def _title(self) -> str:
-        rehearsal = " (rehearsal)" if self._job.endpoint.simulator is not None else ""
+        rehearsal = " (rehearsal)" if self._job.rehearsal else ""
         return f"{self._job.spec.name}{rehearsal}"
 
     def _cells(self, each: Metrics) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ class Comparison:
     def _notes(self) -> list[str]:
         """Return what one should know before believing the numbers."""
         notes = []
-        if self._job.endpoint.simulator is not None:
+        if self._job.rehearsal:
             notes.append("This was a rehearsal: answers and costs are the embedded simulator's, times are real.")
         if self._stopped:
             notes.append(f"It was stopped early: only the {self._rounds} complete rounds count.")
@@ -141,8 +141,8 @@ class Comparison:
             "created_at": utc_text(self._trials[0].began_at),
             "job": self._job.spec.name,
             "job_file": str(self._job.path),
-            "rehearsal": self._job.endpoint.simulator is not None,
-            "endpoint": {"name": self._job.endpoint.name, "base_url": self._job.endpoint.base_url},
+            "rehearsal": self._job.rehearsal,
+            "endpoints": [{"name": each.name, "base_url": each.base_url} for each in self._job.pool],
             "spec": as_run(self._job),
             "versions": versions(),
             "machine": {"cores": os.cpu_count(), "system": platform.platform()},
@@ -178,8 +178,8 @@ class Comparison:
         figures.save_png(slide, self.folder / "comparison.png")
 
     def _title_of_endpoint(self) -> str:
-        simulated = self._job.endpoint.simulator is not None
-        return "the embedded simulator" if simulated else self._job.endpoint.name
+        names = ", ".join(endpoint.name for endpoint in self._job.pool)
+        return "the embedded simulator" if self._job.rehearsal else names
 
     def _lane(self, each: Metrics, figures: Any) -> Any:
         trials = [trial for trial in self._trials if trial.contestant.name == each.name]

@@ -89,16 +89,17 @@ class _Desk:
     async def _read(self, worker: Worker, report: Report) -> None:
         if report.bug is not None:
             raise RuntimeError(f"a worker process failed:\n{report.bug}")
-        for index, result in report.results:
-            result.item = worker.rows.pop(index)
+        for number, result in report.results:
+            result.item = worker.rows.pop(number)
             self._emit(result)
             self._deaths = 0
         if report.stopped_by is not None:
             self._calls.stop.request(report.stopped_by)
-        if report.pause_s:
-            self._calls.limiter.pause(report.pause_s)
-            for other in self._workers - {worker}:
-                other.orders.open().pause_s = report.pause_s
+        for endpoint, pause_s in report.pauses:
+            self._calls.gate.pause(endpoint, pause_s)
+            if len(self._calls.gate.lanes) == 1:  # of several, each request asks which one has room
+                for other in self._workers - {worker}:
+                    other.orders.open().pause_s = pause_s
         if report.wants and not worker.ended:
             worker.give(await self._take(report.wants), report.wants)
 

@@ -10,12 +10,15 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 
+from runner.budget import Amount
 from runner.calls import Calls, Recipe
 from runner.clock import SystemClock
 from runner.connect import connection_to
-from runner.errors import RunnerError
+from runner.errors import FatalError, RunnerError
 from runner.event_loop import run_loop
+from runner.gate import Gate, Lane, Need
 from runner.limits import Limiter
 from runner.plan import Plan, make_plan
 from runner.records import BadRow, Item
@@ -66,38 +69,59 @@ async def _listen(orders: AsyncIterator[Order], worker: _Work) -> None:
 
 
 class _Permits:
-    """Asks the run before each request, where it has limits; a pause of the server's holds for all its workers."""
+    """Asks the run before each request, where it has limits; a pause of the only endpoint holds for all its workers.
 
-    def __init__(self, reports: Outbox, pauses: Limiter, stop: Stop, *, metered: bool) -> None:
+    Args:
+        endpoints: how many there are.
+        counts: the run wants to know how each attempt ended.
+    """
+
+    def __init__(
+        self, reports: Outbox, pauses: Limiter, stop: Stop, endpoints: int, *, metered: bool, counts: bool
+    ) -> None:
         self._reports = reports
         self._pauses = pauses
         self._stop = stop
+        self._endpoints = endpoints
         self._metered = metered
-        self._asked: dict[int, asyncio.Future[None]] = {}
+        self._counts = counts
+        self._asked: dict[int, asyncio.Future[int]] = {}
         self._number = 0
 
-    async def acquire(self, tokens: int) -> None:
+    async def acquire(self, need: Need) -> int:
+        endpoint = 0
         if self._metered:
             self._number += 1
             number = self._number
             answer = self._asked[number] = asyncio.get_running_loop().create_future()
-            self._reports.open().asks.append((number, tokens))
+            self._reports.open().asks.append((number, need))
             try:
                 with self._stop.waiting():
-                    await answer
+                    endpoint = await answer
             finally:
                 del self._asked[number]
-        await self._pauses.acquire(tokens)
+        if self._endpoints == 1:
+            await self._pauses.acquire(need.tokens)
+        return endpoint
 
-    def pause(self, seconds: float) -> None:
-        self._pauses.pause(seconds)
-        report = self._reports.open()
-        report.pause_s = max(report.pause_s, seconds)
+    def release(self, endpoint: int, need: Need, spent: Amount, *, failed: bool) -> None:
+        if self._counts:
+            self._reports.open().released.append((endpoint, need, spent, failed))
 
-    def grant(self, number: int) -> None:
+    def pause(self, endpoint: int, seconds: float) -> None:
+        if self._endpoints == 1:
+            self._pauses.pause(seconds)
+        self._reports.open().pauses.append((endpoint, seconds))
+
+    async def leave(self, endpoint: int, error: FatalError) -> None:
+        if self._endpoints == 1:
+            raise error
+        self._reports.open().left.append((endpoint, error))
+
+    def grant(self, number: int, endpoint: int) -> None:
         answer = self._asked.get(number)
         if answer is not None and not answer.done():
-            answer.set_result(None)
+            answer.set_result(endpoint)
 
 
 class _Work:
@@ -110,6 +134,7 @@ class _Work:
 
     def __init__(self, recipe: Recipe, share: int, deliver: Callable[[Report], None]) -> None:
         self._recipe = recipe
+        self._models = len(recipe.job.spec.models)
         self._share = share
         self._deliver = deliver
         self._clock = SystemClock()
@@ -117,7 +142,10 @@ class _Work:
         self._stop = Stop()
         self._reports = Outbox(Report, self._say)
         self._pauses = Limiter(waiting=self._stop.waiting)
-        self._permits = _Permits(self._reports, self._pauses, self._stop, metered=recipe.metered)
+        endpoints = len(recipe.base_urls)
+        self._permits = _Permits(
+            self._reports, self._pauses, self._stop, endpoints, metered=recipe.metered, counts=recipe.counts
+        )
         self._ranges: deque[tuple[int, int]] = deque()
         self._items: deque[Item] = deque()
         self._idle = 0  # workers that wait for a row
@@ -134,10 +162,11 @@ class _Work:
             plan = make_plan(self._recipe.job)
             self._builder = plan.builder
             self._reader = _Reader(plan, self._recipe)
-            connection = connection_to(self._recipe.job.endpoint.resolve(os.environ), self._recipe.base_url)
+            pool, urls = self._recipe.job.pool, self._recipe.base_urls
+            connections = [connection_to(each.resolve(os.environ), url) for each, url in zip(pool, urls, strict=True)]
             calls = Calls(
-                plan, connection, self._pauses, self._stop, self._tally, self._clock, self._recipe.rows,
-                self._recipe.stamps, permits=self._permits,
+                plan, connections, Gate([Lane("", self._pauses)]), self._stop, self._tally, self._clock,
+                self._recipe.rows, self._recipe.stamps, permits=self._permits,
             )  # fmt: skip
             watching = [asyncio.create_task(self._keep_pace()), asyncio.create_task(self._notice_stop())]
             try:
@@ -161,13 +190,13 @@ class _Work:
             try:
                 request = self._builder.build(item)
             except MissingField as error:
-                bad = BadRow(item.index, item.file, item.line, error.message, item.fields)
+                bad = BadRow(item.index, item.file, item.line, error.message, item.fields, item.model)
                 result = bad_result(bad, self._clock, item.id)
             else:
                 result = await call(request)
             result.item = _WITH_THE_RUN
             self._finished += 1
-            self._reports.open().results.append((item.index, result))
+            self._reports.open().results.append((item.index * self._models + item.model, result))
 
     async def _next(self) -> Item | None:
         """Return the next row; None when there are no more, or the run stops."""
@@ -205,8 +234,8 @@ class _Work:
         self._ranges.extend(order.rows)
         self._asked -= sum(end - first for first, end in order.rows)
         self._ended = self._ended or order.end
-        for number in order.granted:
-            self._permits.grant(number)
+        for number, endpoint in order.granted:
+            self._permits.grant(number, endpoint)
         if order.pause_s:
             self._pauses.pause(order.pause_s)
         if order.stop:
@@ -238,22 +267,28 @@ class _Reader:
     def __init__(self, plan: Plan, recipe: Recipe) -> None:
         self._plan = plan
         self._recipe = recipe
-        self._rows: Iterator[Item | BadRow] | None = None
-        self._next = 0
+        self._models = len(recipe.job.spec.models)
+        self._rows: Iterator[Item | BadRow] = iter(())
+        self._row: Item | BadRow | None = None  # the last one that was read
 
     def read(self, first: int, end: int) -> Iterator[Item]:
-        """Yield the rows from `first` to before `end`.
+        """Yield the requests numbered from `first` to before `end`, as rows and the models they are asked of.
 
         Raises:
             InputError: the input is not what it was when the run began.
         """
-        if self._rows is None or first < self._next:
+        models = self._models
+        row = self._row
+        if row is None or first // models < row.index:
             recipe = self._recipe
             rows = self._plan.rows()
             self._rows = steady(rows, recipe.rows, recipe.stamps, recipe.job.root, SystemClock())
-        for row in self._rows:
-            self._next = row.index + 1
-            if row.index >= first and isinstance(row, Item):
-                yield row
-            if row.index >= end - 1:
+            row = next(self._rows, None)
+        while row is not None:
+            self._row = row
+            if isinstance(row, Item):
+                for model in range(max(0, first - row.index * models), min(models, end - row.index * models)):
+                    yield replace(row, model=model) if model else row
+            if (row.index + 1) * models >= end:
                 return
+            row = next(self._rows, None)

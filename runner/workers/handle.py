@@ -10,7 +10,9 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Protocol
 
-from runner.limits import Limiter
+from runner.budget import Amount
+from runner.errors import FatalError
+from runner.gate import Gate, Need
 from runner.records import Item
 from runner.stop import Stop
 from runner.tally import Exchanges, Tally
@@ -23,7 +25,8 @@ _LARGE = 1 << 20  # bytes that are read ahead
 class RunState(Protocol):
     """What workers share of a run."""
 
-    limiter: Limiter
+    gate: Gate
+    models: int
     stop: Stop
     tally: Tally
 
@@ -36,7 +39,7 @@ class Worker:
         share: how many requests it may have in flight.
 
     Attributes:
-        rows: what it was given and has not finished, by index.
+        rows: what it was given and has not finished, by its number in messages.
         orders: what it is told.
         ended: it was told that there are no more rows.
         over: it has finished, and said so.
@@ -55,6 +58,7 @@ class Worker:
         self._process: Process | None = None
         self._exchanges: Exchanges = (0, 0, 0, 0, 0, 0.0)
         self._asking: set[asyncio.Task[None]] = set()
+        self._held: list[tuple[int, Need]] = []
 
     async def reports(self) -> AsyncGenerator[Report, None]:
         """Start the process, and yield what it says until it is gone."""
@@ -66,8 +70,12 @@ class Worker:
         try:
             async for report in receive(self._process.stdout):
                 self._count(report.exchanges)
-                for number, tokens in report.asks:
-                    task = asyncio.create_task(self._ask(number, tokens))
+                for endpoint, need, spent, failed in report.released:
+                    self._release(endpoint, need, spent, failed=failed)
+                for endpoint, error in report.left:
+                    await self._leave(endpoint, error)
+                for number, need in report.asks:
+                    task = asyncio.create_task(self._ask(number, need))
                     self._asking.add(task)
                     task.add_done_callback(self._asking.discard)
                 self.over = report.over
@@ -84,6 +92,8 @@ class Worker:
         if not self.over:
             with suppress(ProcessLookupError):
                 self._process.kill()
+        for endpoint, need in list(self._held):
+            self._release(endpoint, need, need.most, failed=False)  # it may have been answered
         self._count((*self._exchanges[:1], 0, 0, 0, *self._exchanges[4:]))
         self.exit_code = await self._process.wait()
 
@@ -91,17 +101,34 @@ class Worker:
         """Hand out rows; fewer than wanted are the last."""
         order = self.orders.open()
         for item in items:
-            self.rows[item.index] = item
-            if order.rows and order.rows[-1][1] == item.index:
-                order.rows[-1] = (order.rows[-1][0], item.index + 1)
+            number = item.index * self._run.models + item.model
+            self.rows[number] = item
+            if order.rows and order.rows[-1][1] == number:
+                order.rows[-1] = (order.rows[-1][0], number + 1)
             else:
-                order.rows.append((item.index, item.index + 1))
+                order.rows.append((number, number + 1))
         if len(items) < wanted:
             self.ended = order.end = True
 
-    async def _ask(self, number: int, tokens: int) -> None:
-        await self._run.limiter.acquire(tokens)
-        self.orders.open().granted.append(number)
+    async def _ask(self, number: int, need: Need) -> None:
+        try:
+            endpoint = await self._run.gate.acquire(need)
+        except FatalError as error:
+            self._run.stop.request(error)
+        else:
+            if self._run.gate.counts:
+                self._held.append((endpoint, need))
+            self.orders.open().granted.append((number, endpoint))
+
+    def _release(self, endpoint: int, need: Need, spent: Amount, *, failed: bool) -> None:
+        self._held.remove((endpoint, need))
+        self._run.gate.release(endpoint, need, spent, failed=failed)
+
+    async def _leave(self, endpoint: int, error: FatalError) -> None:
+        try:
+            await self._run.gate.leave(endpoint, error)
+        except FatalError as last:
+            self._run.stop.request(last)
 
     async def _pass_on_stop(self) -> None:
         await self._run.stop.wait()

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from runner.errors import RunnerError
+from runner.budget import Amount
+from runner.errors import FatalError, RunnerError
+from runner.gate import Need
 from runner.records import Result
 from runner.tally import Exchanges
 
@@ -21,15 +23,16 @@ class Order:
     """What the run tells a worker.
 
     Attributes:
-        rows: ranges of row indexes to work on, each from its first to before its last.
-        granted: numbers of questions to the limits that were answered with yes.
+        rows: ranges of requests to work on, each from its first to before its last. With m models, the request of row
+            i to model j has the number i * m + j.
+        granted: questions to the run's gate that were answered: their numbers, and the endpoint each may go to.
         pause_s: start no request for so long, in seconds.
         end: there will be no more rows.
         stop: begin nothing new.
     """
 
     rows: list[tuple[int, int]] = field(default_factory=list)
-    granted: list[int] = field(default_factory=list)
+    granted: list[tuple[int, int]] = field(default_factory=list)
     pause_s: float = 0.0
     end: bool = False
     stop: bool = False
@@ -40,10 +43,12 @@ class Report:
     """What a worker tells the run.
 
     Attributes:
-        results: finished rows, each with its index; they come without their `item`, which the run has.
-        wants: how many more rows it could do with.
-        asks: questions to the limits: their numbers, and how many tokens each would send.
-        pause_s: a server asked for a pause, in seconds.
+        results: finished requests, each with its number; they come without their `item`, which the run has.
+        wants: how many more requests it could do with.
+        asks: questions to the run's gate: their numbers, and what each needs.
+        released: how attempts ended that were asked for: endpoint, need, what was spent, whether the endpoint failed.
+        left: endpoints that take no more requests, and why.
+        pauses: endpoints that asked for a pause, and for how long in seconds.
         exchanges: its counters so far.
         stopped_by: why the run cannot go on.
         bug: the traceback of an error that is the runner's own.
@@ -52,8 +57,10 @@ class Report:
 
     results: list[tuple[int, Result]] = field(default_factory=list)
     wants: int = 0
-    asks: list[tuple[int, int]] = field(default_factory=list)
-    pause_s: float = 0.0
+    asks: list[tuple[int, Need]] = field(default_factory=list)
+    released: list[tuple[int, Need, Amount, bool]] = field(default_factory=list)
+    left: list[tuple[int, FatalError]] = field(default_factory=list)
+    pauses: list[tuple[int, float]] = field(default_factory=list)
     exchanges: Exchanges = (0, 0, 0, 0, 0, 0.0)
     stopped_by: RunnerError | None = None
     bug: str | None = None

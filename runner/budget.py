@@ -1,0 +1,132 @@
+"""Holds a run within its budget: the most that a request may cost is set aside before the request is sent.
+
+So the cap is never exceeded, whatever is in flight. A request that does not fit waits for what is set aside for others,
+most of which comes back; when nothing is, the budget is spent, and the run ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+from runner.clock import Clock
+from runner.errors import FatalError
+
+_DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """What requests take: money and tokens (input and output)."""
+
+    usd: float = 0.0
+    tokens: int = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.usd + other.usd, self.tokens + other.tokens)
+
+    def __sub__(self, other: Amount) -> Amount:
+        return Amount(self.usd - other.usd, self.tokens - other.tokens)
+
+
+NOTHING = Amount()
+
+
+class Caps(Protocol):
+    """What the job file says under `budget`; None: no cap."""
+
+    max_usd: float | None
+    max_tokens: int | None
+    daily_usd: float | None
+
+
+class Budget:
+    """The money and tokens of one run. Belongs to one event loop.
+
+    Args:
+        spent: what the run has taken so far.
+        spent_today_usd: what the job has cost since midnight (UTC), in all its runs.
+        waiting: entered around every wait, so that a stopping run can end it.
+    """
+
+    def __init__(
+        self,
+        caps: Caps,
+        clock: Clock,
+        spent: Amount = NOTHING,
+        spent_today_usd: float = 0.0,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._caps = caps
+        self._clock = clock
+        self._spent = spent
+        self._today_usd = spent_today_usd
+        self._day = self._date()
+        self._waiting = waiting
+        self._reserved = NOTHING
+        self._holders = 0
+        self._settled = asyncio.Event()
+
+    async def reserve(self, most: Amount) -> None:
+        """Set aside what a request may take at most; waits while others hold what it needs.
+
+        Raises:
+            FatalError: the budget does not allow it, and nobody holds anything that could come back.
+        """
+        while (exceeded := self._exceeded_by(most)) is not None:
+            if not self._holders:
+                raise FatalError(
+                    exceeded, kind="budget", hint="raise the budget to go on: `runner resume --set budget.KEY=VALUE`"
+                )
+            self._settled.clear()
+            with self._waiting():
+                await self._settled.wait()
+        self._reserved += most
+        self._holders += 1
+
+    def settle(self, most: Amount, spent: Amount) -> None:
+        """Give back what was set aside, but for what was spent of it."""
+        self._holders -= 1
+        self._reserved = self._reserved - most if self._holders else NOTHING  # no rest of rounding
+        self._spent += spent
+        self._turn_day()
+        self._today_usd += spent.usd
+        self._settled.set()
+
+    def _exceeded_by(self, most: Amount) -> str | None:
+        """Return what to say of the cap that would be exceeded; None: there is room."""
+        caps, taken = self._caps, self._spent + self._reserved + most
+        self._turn_day()
+        if caps.max_usd is not None and taken.usd > caps.max_usd:
+            return f"the budget of ${caps.max_usd:,g} is reached: ${self._spent.usd:,.4f} spent, and {_next(most)}"
+        if caps.max_tokens is not None and taken.tokens > caps.max_tokens:
+            return (
+                f"the budget of {caps.max_tokens:,} tokens is reached: {self._spent.tokens:,} used, "
+                f"and the next request may take {most.tokens:,}"
+            )
+        today_usd = self._today_usd + self._reserved.usd + most.usd
+        if caps.daily_usd is not None and today_usd > caps.daily_usd:
+            return (
+                f"the budget of ${caps.daily_usd:,g} a day is reached: this job has spent ${self._today_usd:,.4f} "
+                f"since midnight (UTC), and {_next(most)}"
+            )
+        return None
+
+    def _turn_day(self) -> None:
+        if self._date() != self._day:
+            self._day, self._today_usd = self._date(), 0.0
+
+    def _date(self) -> int:
+        return self._clock.now_us() // _DAY_US
+
+
+def midnight_us(clock: Clock) -> int:
+    """Return when the day began (UTC), in microseconds since 1970."""
+    return clock.now_us() // _DAY_US * _DAY_US
+
+
+def _next(most: Amount) -> str:
+    return f"the next request may cost ${most.usd:,.4f}"
