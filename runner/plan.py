@@ -140,14 +140,8 @@ def _answer(job: Job) -> Answer:
 
 def tariff(job: Job) -> Tariff:
     """Return how this job's tokens turn into money."""
-    long = job.models.long_context
-    return Tariff(
-        job.models.find(job.spec.model),
-        dict(job.models.tiers),
-        long.over_input_tokens if long else None,
-        long.input_factor if long else 1.0,
-        long.output_factor if long else 1.0,
-    )
+    spec = job.spec
+    return job.models.tariff(spec.model, spec.api, spec.parameters.get("service_tier"))
 
 
 def _bad_rows(found: Survey) -> InputError:
