@@ -253,6 +253,7 @@ class Call:
         result.finish_reason = completion.finish_reason
         result.input_tokens = _add(result.input_tokens, usage.input)
         result.cached_tokens = _add(result.cached_tokens, usage.cached)
+        result.cache_write_tokens = _add(result.cache_write_tokens, usage.cache_write)
         result.output_tokens = _add(result.output_tokens, usage.output)
         result.reasoning_tokens = _add(result.reasoning_tokens, usage.reasoning)
         model = request.item.model

@@ -84,6 +84,7 @@ class Responses:
                 _count((usage.get("input_tokens_details") or {}).get("cached_tokens")),
                 _count(usage.get("output_tokens")),
                 _count((usage.get("output_tokens_details") or {}).get("reasoning_tokens")),
+                _count((usage.get("input_tokens_details") or {}).get("cache_write_tokens")),
             ),
             _text(payload.get("service_tier")),
         )
@@ -127,6 +128,7 @@ class ChatCompletions:
                 _count((usage.get("prompt_tokens_details") or {}).get("cached_tokens")),
                 _count(usage.get("completion_tokens")),
                 _count((usage.get("completion_tokens_details") or {}).get("reasoning_tokens")),
+                _count((usage.get("prompt_tokens_details") or {}).get("cache_write_tokens")),
             ),
             _text(payload.get("service_tier")),
         )

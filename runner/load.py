@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runner import strategies
+from runner import strategies, traits
 from runner.config import Endpoints, EndpointSpec, load_endpoints
 from runner.models import MODELS_FILE, Models, load_models
 from runner.problems import At, Mark, Problem, SpecErrors, display, dotted, in_order, listed, suggest
@@ -142,6 +142,7 @@ def load_job(
     elsewhere = _Problems()
     endpoints = elsewhere.gather(partial(load_endpoints, root))
     models = elsewhere.gather(partial(load_models, root))
+    here += traits.problems(spec, spec.models, models, source) if spec and models else []
     if endpoints is not None:
         unfit = list(_pool_problems(source, _names(source.data.get("endpoint", "openai")), endpoints))
         here += unfit

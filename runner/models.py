@@ -1,16 +1,17 @@
-"""The file `configs/models.yaml`: what is known of the models, above all what they cost."""
+"""The file `configs/models.yaml`: what is known of the models, what they cost and what they take."""
 
 from __future__ import annotations
 
 import re
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from runner.problems import SpecErrors, in_order
-from runner.sections import Section
+from runner.prices import Tariff
+from runner.problems import Finding, SpecErrors, complain, in_order
+from runner.sections import Many, Section
 from runner.validation import check
 from runner.yaml_source import read
 
@@ -31,15 +32,35 @@ class Prices(Section):
 
 
 class ModelSpec(Prices):
-    """What is known of a model."""
+    """What is known of a model. A trait that is not given is not known, and nothing is refused because of it."""
 
-    reasoning: bool = Field(
-        default=False, description="Whether it reasons; then it takes `temperature` only without effort."
+    reasoning: bool | None = Field(
+        default=None, description="Whether it reasons; then it takes `temperature` only without effort."
     )
+    efforts: Many[str] | None = Field(
+        default=None, description="The reasoning efforts it knows.", examples=[["none", "low", "medium", "high"]]
+    )
+    apis: Many[Literal["responses", "chat", "decisions"]] = Field(
+        default=("responses", "chat"), description="The APIs it is on.", examples=[["responses", "chat", "decisions"]]
+    )
+    flex: bool | None = Field(default=None, description="Whether it is offered at `service_tier: flex`.")
+    batch: bool | None = Field(default=None, description="Whether it is offered in the Batch API.")
     shutdown: Annotated[date | None, Field(strict=False)] = Field(
         default=None, description="The announced date of its end.", examples=["2027-01-14"]
     )
     decisions: Prices | None = Field(default=None, description="Its prices on /v1/decisions, where they differ.")
+
+    @field_validator("decisions")
+    @classmethod
+    def _decisions(cls, decisions: Prices | None, info: ValidationInfo) -> Prices | None:
+        if decisions is not None and "decisions" not in info.data.get("apis", ("decisions",)):
+            hint = "add it there: `apis: [responses, chat, decisions]`"
+            complain([Finding("has prices for an API that `apis` does not list", hint=hint, on_key=True)])
+        return decisions
+
+    def prices(self, api: str) -> Prices:
+        """What it costs on one of its APIs."""
+        return self.decisions if api == "decisions" and self.decisions is not None else self
 
 
 class LongContext(Section):
@@ -65,6 +86,22 @@ class Models(Section):
     def find(self, name: str) -> ModelSpec | None:
         """What is known of a model, also by a dated name such as `gpt-6-luna-2026-10-06`; None: nothing."""
         return self.models.get(name) or self.models.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", name))
+
+    def tariff(self, name: str, api: str, asked_tier: str | None = None) -> Tariff:
+        """How tokens turn into money with a model, on one of its APIs.
+
+        Args:
+            asked_tier: the `service_tier` of the requests.
+        """
+        found, long = self.find(name), self.long_context
+        return Tariff(
+            found.prices(api) if found else None,
+            dict(self.tiers),
+            long.over_input_tokens if long else None,
+            long.input_factor if long else 1.0,
+            long.output_factor if long else 1.0,
+            asked_tier,
+        )
 
 
 def load_models(root: Path) -> Models:

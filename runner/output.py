@@ -33,6 +33,7 @@ RUNNER_FIELDS = (
     pa.field("_server_ms", pa.float64()),
     pa.field("_input_tokens", pa.int64()),
     pa.field("_cached_tokens", pa.int64()),
+    pa.field("_cache_write_tokens", pa.int64()),
     pa.field("_output_tokens", pa.int64()),
     pa.field("_reasoning_tokens", pa.int64()),
     pa.field("_cost_usd", pa.float64()),
@@ -117,6 +118,7 @@ class Output:
         row["_server_ms"] = result.server_ms
         row["_input_tokens"] = result.input_tokens
         row["_cached_tokens"] = result.cached_tokens
+        row["_cache_write_tokens"] = result.cache_write_tokens
         row["_output_tokens"] = result.output_tokens
         row["_reasoning_tokens"] = result.reasoning_tokens
         row["_cost_usd"] = result.cost_usd

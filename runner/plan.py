@@ -93,9 +93,7 @@ class Plan:
         if self.job.json_schema is not None:
             rename = "rename the property in the schema"
         try:
-            return Output.of(
-                copied, self.answer.fields, spec.models, wide=spec.output.layout == "wide", rename=rename
-            )
+            return Output.of(copied, self.answer.fields, spec.models, wide=spec.output.layout == "wide", rename=rename)
         except SpecError as error:
             raise SpecErrors([self.job.source.problem(("input", "keep"), error.message, error.hint)]) from None
 
@@ -142,14 +140,8 @@ def _answer(job: Job) -> Answer:
 
 def tariff(job: Job, model: str) -> Tariff:
     """Return how the tokens of one of the job's models turn into money."""
-    long = job.models.long_context
-    return Tariff(
-        job.models.find(model),
-        dict(job.models.tiers),
-        long.over_input_tokens if long else None,
-        long.input_factor if long else 1.0,
-        long.output_factor if long else 1.0,
-    )
+    spec = job.spec
+    return job.models.tariff(model, spec.api, spec.parameters.get("service_tier"))
 
 
 def _bad_rows(found: Survey) -> InputError:

@@ -125,8 +125,10 @@ def _limits(manifest: Manifest) -> str:
 
 def _tokens(summary: dict[str, Any]) -> str:
     tokens = summary["tokens"]
-    cached = f" ({tokens['cached']:,} cached)" if tokens["cached"] else ""
-    return f"{tokens['input']:,} in{cached}, {tokens['output']:,} out"
+    cache = [f"{tokens['cached']:,} cached"] if tokens["cached"] else []
+    cache += [f"{tokens['cache_write']:,} written to the cache"] if tokens.get("cache_write") else []
+    aside = f" ({', '.join(cache)})" if cache else ""
+    return f"{tokens['input']:,} in{aside}, {tokens['output']:,} out"
 
 
 def _cost(summary: dict[str, Any], models: Sequence[str]) -> str:

@@ -13,7 +13,8 @@ from runner.records import PAID_FAILURES
 _STEP = math.log(1.01)  # latencies are counted in steps of 1 %
 COLUMNS = [
     "_status", "_error_type", "_error", "_id", "_attempts", "_latency_s", "_started_at", "_finished_at",
-    "_throttle_s", "_backoff_s", "_input_tokens", "_cached_tokens", "_output_tokens", "_cost_usd",
+    "_throttle_s", "_backoff_s", "_input_tokens", "_cached_tokens", "_cache_write_tokens", "_output_tokens",
+    "_cost_usd",
 ]  # fmt: skip
 
 
@@ -27,7 +28,7 @@ class Stats:
         self.latency_s = 0.0
         self.throttle_s = 0.0
         self.backoff_s = 0.0
-        self.tokens = {"input": 0, "cached": 0, "output": 0}
+        self.tokens = {"input": 0, "cached": 0, "cache_write": 0, "output": 0}
         self.cost_usd = 0.0
         self.without_price = 0  # rows whose usage is known, and nothing else of their cost
         self.without_usage = 0

@@ -31,10 +31,10 @@ BROKEN = TransientError("HTTP 500: oops", kind="server_error")
 REFUSED = PermanentError("HTTP 400: no", kind="bad_request")
 
 
-def reply(text: str = '{"label": "yes"}') -> Reply:
+def reply(text: str = '{"label": "yes"}', **usage: Any) -> Reply:
     body = {
         "choices": [{"message": {"content": text}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 10, "completion_tokens": 2},
+        "usage": {"prompt_tokens": 10, "completion_tokens": 2, **usage},
     }
     return Reply(json.dumps(body).encode(), request_id="r-1", server_ms=12.0)
 
@@ -166,6 +166,16 @@ def test_an_answer_that_does_not_fit_is_asked_for_again_with_its_own_count_and_e
     mended, failed = run(main())
     assert (mended.status, mended.attempts, mended.input_tokens, mended.output_tokens) == ("ok", 3, 30, 6)
     assert (failed.status, failed.error_type, failed.attempts, failed.raw) == ("error", "invalid_reply", 2, "maybe")
+
+
+def test_what_was_read_from_the_cache_and_written_to_it_is_summed_over_all_attempts() -> None:
+    async def main() -> Result:
+        wrote = reply("maybe", prompt_tokens_details={"cached_tokens": 0, "cache_write_tokens": 8})
+        read = reply(prompt_tokens_details={"cached_tokens": 8, "cache_write_tokens": 1})
+        return await Scene(script(wrote, read)).ask()
+
+    result = run(main())
+    assert (result.attempts, result.cached_tokens, result.cache_write_tokens) == (2, 8, 9)
 
 
 def test_a_fatal_error_stops_the_run_and_leaves_the_row_undone() -> None:

@@ -59,13 +59,13 @@ def test_a_true_reply(api: str) -> None:
 
 
 def test_the_details_of_usage() -> None:
-    details = {"cached_tokens": 3}, {"reasoning_tokens": 1}
+    details = {"cached_tokens": 3, "cache_write_tokens": 2}, {"reasoning_tokens": 1}
     for_chat = {"prompt_tokens": 5, "prompt_tokens_details": details[0]}
     for_chat |= {"completion_tokens": 2, "completion_tokens_details": details[1]}
     for_responses = {"input_tokens": 5, "input_tokens_details": details[0]}
     for_responses |= {"output_tokens": 2, "output_tokens_details": details[1]}
-    assert read("chat", chat(usage=for_chat)).usage == Usage(5, 3, 2, 1)
-    assert read("responses", responses(usage=for_responses)).usage == Usage(5, 3, 2, 1)
+    assert read("chat", chat(usage=for_chat)).usage == Usage(5, 3, 2, 1, 2)
+    assert read("responses", responses(usage=for_responses)).usage == Usage(5, 3, 2, 1, 2)
 
 
 @APIS
@@ -374,6 +374,7 @@ def test_text_and_usage_equal_what_openai_sent(source: Any) -> None:
             usage.get(f"{into}_details", {}).get("cached_tokens"),
             usage[out],
             usage.get(f"{out}_details", {}).get("reasoning_tokens"),
+            usage.get(f"{into}_details", {}).get("cache_write_tokens"),
         ), where
         assert completion.service_tier == reply.get("service_tier"), where
         seen.add(where)

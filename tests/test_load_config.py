@@ -15,6 +15,7 @@ from runner.errors import SpecError
 from runner.load import load_job
 from runner.models import load_models
 from runner.problems import SpecErrors
+from runner.records import Usage
 from runner.simulator.settings import Latency, SimulatorSettings
 from runner.snapshot import as_run, snapshot
 
@@ -338,7 +339,7 @@ def test_a_key_file_must_hold_one_key(content: str | None, message: str) -> None
 def test_the_shipped_prices() -> None:
     models = load_models(PROJECT)
     assert models.as_of == date(2026, 11, 20)
-    assert models.tiers == {"flex": 0.5, "batch": 0.5, "priority": 2.0}
+    assert models.tiers == {"flex": 0.5, "batch": 0.5, "priority": 2.0, "fast": 2.0}
     assert models.long_context is not None
     assert models.long_context.over_input_tokens == 272_000
     prices = {name: (m.input, m.cached_input, m.cache_write, m.output) for name, m in models.models.items()}
@@ -352,6 +353,57 @@ def test_the_shipped_prices() -> None:
         "gpt-4o-mini": (0.15, 0.075, None, 0.6),
     }
     assert models.models["gpt-4o-mini"].shutdown == date(2027, 1, 14)
+
+
+def test_the_shipped_traits() -> None:
+    models = load_models(PROJECT).models
+    none_too = ("none", "low", "medium", "high", "xhigh", "max")
+    always = none_too[1:]
+    traits = {name: (m.reasoning, m.efforts, m.flex, m.batch) for name, m in models.items()}
+    assert traits == {
+        "gpt-6-astra": (True, always, True, True),
+        "gpt-6-sol": (True, none_too, True, True),
+        "gpt-6.1-sol": (True, always, True, True),
+        "gpt-6-luna": (True, none_too, True, True),
+        "gpt-5.6-terra": (True, none_too, True, True),
+        "gpt-5.6-luna": (True, none_too, True, True),
+        "gpt-4o-mini": (False, None, False, True),
+    }
+    assert [name for name, model in models.items() if "decisions" in model.apis] == ["gpt-6-luna"]
+    assert all({"responses", "chat"} <= set(model.apis) for model in models.values())
+
+
+def test_a_model_has_prices_for_each_of_its_apis() -> None:
+    luna = load_models(PROJECT).models["gpt-6-luna"]
+    assert luna.prices("responses") is luna.prices("chat") is luna
+    decisions = luna.prices("decisions")
+    assert (decisions.input, decisions.cached_input, decisions.cache_write, decisions.output) == (0.1, 0, 0, 0)
+    sol = load_models(PROJECT).models["gpt-6-sol"]
+    assert sol.prices("decisions") is sol
+
+
+def test_the_tariff_of_a_job_is_that_of_its_api() -> None:
+    models = load_models(PROJECT)
+    usage = Usage(1000, 400, 100, 0, 200)
+    assert models.tariff("gpt-6-luna", "responses").cost_usd(usage) == pytest.approx(0.000_119)
+    assert models.tariff("gpt-6-luna", "decisions").cost_usd(usage) == pytest.approx(0.000_04)
+    assert models.tariff("gpt-6-luna-2026-10-06", "responses", "priority").asked_tier == "priority"
+    assert models.tariff("gpt-7", "responses").cost_usd(usage) is None
+
+
+def test_prices_for_an_api_that_the_model_is_not_on_are_an_error() -> None:
+    prices = "{input: 1, output: 0}"
+    Path("configs/models.yaml").write_text(f"models:\n  a: {{input: 1, output: 2, decisions: {prices}}}\n")
+    with pytest.raises(SpecErrors) as caught:
+        load_models(Path.cwd())
+    assert f"error: {caught.value}" == expect("""
+        error: `models.a.decisions` has prices for an API that `apis` does not list
+          --> configs/models.yaml:2:28
+           |
+         2 |   a: {input: 1, output: 2, decisions: {input: 1, output: 0}}
+           |                            ^
+        hint: add it there: `apis: [responses, chat, decisions]`
+    """)
 
 
 def test_an_unknown_model_has_no_price() -> None:
