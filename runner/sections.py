@@ -91,12 +91,11 @@ def _name_or_names(value: object) -> object:
         elif name in names[:index]:
             findings.append(Finding(f"is there already: {say(name)}", at))
     complain(findings)
-    return value
+    return value if isinstance(value, str) else tuple(names)
 
 
 OneOrMore = Annotated[
     str | tuple[str, ...],
-    Strict(False),
     BeforeValidator(_name_or_names),
     WithJsonSchema(
         {

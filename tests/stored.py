@@ -13,7 +13,7 @@ from runner.output import Output
 from runner.records import BadRow, Item, Result
 from runner.store import ResultStore
 
-OUTPUT = Output.of([pa.field("text", pa.string())], [pa.field("label", pa.string())], "some-model")
+OUTPUT = Output.of([pa.field("text", pa.string())], [pa.field("label", pa.string())], ["some-model"])
 ROWS_PER_PART = 4
 NOW_US = 1_767_225_600_000_000
 

@@ -12,10 +12,11 @@ import pytest
 from virtual_time import VirtualClock, run
 
 from runner.answer import labels_answer
-from runner.call import Call, TokenEstimate
+from runner.call import Call, Destination, Estimate
 from runner.client import FakeClient
 from runner.dialects import dialect
 from runner.errors import FatalError, PermanentError, TransientError
+from runner.gate import Gate, Lane
 from runner.limits import Limiter
 from runner.prices import Tariff
 from runner.records import Item, Reply, Request, Result
@@ -47,14 +48,15 @@ def script(*answers: Reply | Exception) -> Callable[[bytes, int], Reply | Except
 class Scene:
     """A call with everything it needs; made inside the event loop."""
 
-    def __init__(self, answer: Callable[[bytes, int], Reply | Exception], **retry: Any) -> None:
-        self.client = FakeClient(answer)
+    def __init__(self, answer: Callable[[bytes, int], Reply | Exception] | FakeClient, **retry: Any) -> None:
+        self.client = answer if isinstance(answer, FakeClient) else FakeClient(answer)
         self.stop = Stop()
         self.limiter = Limiter(waiting=self.stop.waiting)
+        gate = Gate([Lane("fake", self.limiter)])
         self.tally = Tally()
         self.call = Call(
-            self.client, self.limiter, dialect("chat"), labels_answer(["yes", "no"], "label"), Tariff(None, {}),
-            RetrySpec(**retry), self.stop, self.tally, VirtualClock(), endpoint="fake", estimate=TokenEstimate(None),
+            [Destination("fake", self.client)], gate, dialect("chat"), labels_answer(["yes", "no"], "label"),
+            [Tariff(None, {})], RetrySpec(**retry), self.stop, self.tally, VirtualClock(), estimates=[Estimate(None)],
         )  # fmt: skip
 
     @asynccontextmanager
@@ -206,7 +208,6 @@ def test_a_pause_longer_than_a_row_may_take_stops_the_run_instead_of_failing_all
 def test_a_stop_ends_backoff_at_once_and_lets_an_attempt_finish() -> None:
     async def main() -> tuple[list[Result], float]:
         loop = asyncio.get_running_loop()
-        scene = Scene(script(SLOW_DOWN, reply()))
 
         class SlowClient(FakeClient):
             async def send(self, body: bytes, timeout_s: float) -> Reply:
@@ -215,7 +216,7 @@ def test_a_stop_ends_backoff_at_once_and_lets_an_attempt_finish() -> None:
                     return reply()
                 return await super().send(body, timeout_s)
 
-        scene.call._client = SlowClient(script(BROKEN))
+        scene = Scene(SlowClient(script(BROKEN)))
         results: list[Result] = []
         loop.call_later(2, scene.stop.request)
         await AsyncioStrategy(2, NoOptions()).run(Source([request(0), request(1)]), scene, results.append)
@@ -228,14 +229,12 @@ def test_a_stop_ends_backoff_at_once_and_lets_an_attempt_finish() -> None:
 
 def test_no_more_than_the_workers_are_in_flight_and_each_request_is_sent_once() -> None:
     async def main() -> tuple[Tally, list[int]]:
-        scene = Scene(script(reply()))
-
         class SlowClient(FakeClient):
             async def send(self, body: bytes, timeout_s: float) -> Reply:
                 await asyncio.sleep(0.2)
                 return await super().send(body, timeout_s)
 
-        scene.call._client = SlowClient(script(reply()))
+        scene = Scene(SlowClient(script(reply())))
         results: list[Result] = []
         await AsyncioStrategy(7, NoOptions()).run(Source(request(i) for i in range(500)), scene, results.append)
         return scene.tally, [result.item.index for result in results]

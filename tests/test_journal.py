@@ -48,14 +48,14 @@ def test_a_last_line_torn_at_any_byte_is_cut_off(path: Path) -> None:
     for end in range(last, len(whole)):
         path.write_bytes(whole[:end])
         assert indexes(path) == [1, 3], "who only reads passes it over"
-        assert journal.repair(path) == {1, 3}
+        assert journal.repair(path) == {(1, 0), (3, 0)}
         assert path.read_bytes() == whole[:last]
         again = Journal(path)
         again.add({"_index": 2})
         again.close()
         assert indexes(path) == [1, 2, 3]
     path.write_bytes(whole)
-    assert journal.repair(path) == {1, 2, 3}
+    assert journal.repair(path) == {(1, 0), (2, 0), (3, 0)}
     assert path.read_bytes() == whole
 
 
@@ -71,7 +71,7 @@ def test_a_damaged_line_in_the_middle_is_named_and_kept(path: Path, garbage: byt
     assert path.read_bytes() == before
     assert re.search("delete the line and resume", caught.value.hint or "")
     path.write_bytes(lines[0] + lines[1] + lines[2])  # as the hint says
-    assert journal.repair(path) == {1, 2, 3}
+    assert journal.repair(path) == {(1, 0), (2, 0), (3, 0)}
 
 
 def test_a_line_that_does_not_fit_is_taken_back_whole(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def build(title: Any = "On π", **changes: Any) -> Request:
     builder = RequestBuilder(
         PromptTemplate(settings["messages"]),
         dialect(settings["api"]),
-        settings["model"],
+        [settings["model"]],
         settings["parameters"],
         settings["schema"],
         strict=settings["strict"],
@@ -158,7 +158,7 @@ def test_the_fingerprint_does_not_change_with_the_order_of_parameters(api: str) 
 
 
 def test_the_fingerprint_is_of_the_request_and_not_of_the_row() -> None:
-    builder = RequestBuilder(PromptTemplate(MESSAGES), dialect("responses"), "m", {}, None)
+    builder = RequestBuilder(PromptTemplate(MESSAGES), dialect("responses"), ["m"], {}, None)
     one = builder.build(Item(0, "a", {"title": "x", "year": 1}, "f.csv", 2))
     other = builder.build(Item(7, "b", {"year": 2, "title": "x"}, "g.csv", 9))
     assert (one.fingerprint, one.body) == (other.fingerprint, other.body)
@@ -193,6 +193,6 @@ def test_the_longest_answer(api: str, parameters: dict[str, Any], expected: int 
 
 
 def test_a_row_that_lacks_a_field_has_no_request() -> None:
-    builder = RequestBuilder(PromptTemplate(MESSAGES), dialect("chat"), "m", {}, None)
+    builder = RequestBuilder(PromptTemplate(MESSAGES), dialect("chat"), ["m"], {}, None)
     with pytest.raises(MissingField, match="the row has no field `title`"):
         builder.build(Item(0, "a", {"other": 1}, "f.csv", 2))

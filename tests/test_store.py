@@ -112,7 +112,7 @@ def test_a_part_damaged_inside_is_named(tmp_path: Path) -> None:
     content[4:footer] = b"\xff" * (footer - 4)
     path.write_bytes(content)
     with pytest.raises(FatalError, match="this part cannot be read"):
-        list(parts.tables(path, 10))
+        list(parts.tables(path, 10, OUTPUT.schema))
     with pytest.raises(FatalError, match="this part cannot be read"):
         summarize(tmp_path, OUTPUT.schema, 1.0)
 
