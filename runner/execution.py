@@ -194,7 +194,8 @@ class Execution:
             if reason is not None:
                 manifest.stopped_by = {"kind": self._session.ended, "message": reason.message, "hint": reason.hint}
         wall_s = sum(session.wall_s for session in manifest.sessions)
-        manifest.summary = summarize(self._folder, manifest.schema, wall_s, _counted_column(self._plan))
+        counted = _counted_column(self._plan)
+        manifest.summary = summarize(self._folder, manifest.schema, wall_s, counted, manifest.models)
         with suppress(OSError):  # on a full disk the rows matter; the summary can be made again
             manifest.save(self._folder)
         return Outcome(self._folder, manifest, self._exit_code(), None if self._complete else self._stopped_by)

@@ -72,17 +72,18 @@ def show_run(folder: Path, *, as_json: bool) -> str:
             close_killed(manifest, folder)
         else:
             measure_running(manifest, folder, SystemClock().now_us())
-        manifest.summary = summarize(folder, manifest.schema, sum(s.wall_s for s in manifest.sessions))
+        wall_s = sum(session.wall_s for session in manifest.sessions)
+        manifest.summary = summarize(folder, manifest.schema, wall_s, models=manifest.models)
     if as_json:
         return json.dumps({**asdict(manifest), "folder": str(folder)}, indent=2, ensure_ascii=False)
     files = "".join(f"\n            {f['path']} ({f['size']:,} bytes)" for f in manifest.input["files"])
+    places = ", ".join(f"{each['name']} ({each['base_url']})" for each in manifest.endpoints)
     theirs = [name for name in manifest.columns if not name.startswith("_")]
     made = [
         "",
         f"made from   {manifest.job_file}",
         f"input       {manifest.input['rows']:,} rows{files}",
-        f"model       {', '.join(manifest.models)}",
-        *(f"endpoint    {each['name']} ({each['base_url']})" for each in manifest.endpoints),
+        f"model       {', '.join(manifest.models)} at {places}",
         f"columns     {', '.join(theirs)} (and the runner's own)",
         f"parts       {len(parts.sealed(folder))} sealed",
         f"versions    {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}",

@@ -36,6 +36,7 @@ def report(manifest: Manifest, folder: Path) -> str:
         out += _table([("ids", f"{_repeats(manifest.input['repeated_ids'])}; each row is kept")])
     if summary.get("answers"):
         out += _table([("answers", _answers(summary["answers"]))])
+    out += _models(summary)
     if timing.get("latency_p50_s") is not None:
         out += _table(
             [
@@ -99,6 +100,29 @@ def _answers(answers: dict[str, int]) -> str:
     shown = list(answers.items())[:_ANSWERS_SHOWN]
     more = f", and {len(answers) - len(shown)} more" if len(answers) > len(shown) else ""
     return ", ".join(f"{label} {count:,}" for label, count in shown) + more
+
+
+def _models(summary: dict[str, Any]) -> list[str]:
+    """Return the models side by side, and where they agree."""
+    of_model = summary.get("models", {})
+    width = max(map(len, of_model), default=0)
+    lines = []
+    for model, found in of_model.items():
+        p50 = found["timing"]["latency_p50_s"]
+        parts = [f"{model:<{width}}", f"{found['ok']:,} ok", f"{found['failed']:,} failed", _cost(found, [model])]
+        lines.append(" · ".join([*parts, *([] if p50 is None else [f"p50 {p50:.3f} s"])]))
+    out = _table([("models" if number == 0 else "", line) for number, line in enumerate(lines)])
+    for column, pairs in summary.get("agreement", {}).items():
+        for pair in pairs:
+            one, other = pair["models"]
+            share = f" ({pair['same'] / pair['rows']:.0%})" if pair["rows"] else ""
+            where = "" if len(summary["agreement"]) == 1 else f" in `{column}`"
+            said = f"{one} and {other} agree on {pair['same']:,} of {pair['rows']:,} rows{where}{share}"
+            out += _table([("agreement", said)])
+        for example in summary["disagreements"][column][:1]:
+            answers = ", ".join(f"{model} says {answer}" for model, answer in example.items() if model != "id")
+            out.append(f"            for instance row {example['id']}: {answers}")
+    return out
 
 
 def _time(timing: dict[str, Any], manifest: Manifest) -> str:

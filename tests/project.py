@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from runner import RunSummary, run_job
+from runner import RunSummary, resume_run, run_job
+from runner.manifest import Manifest
+from runner.parts import stored
 from runner.simulator import SimulatorProcess, SimulatorSettings
 
 LABELS = ["machine learning", "physics", "mathematics", "other"]
@@ -124,6 +126,11 @@ class Project:
         with patch.dict(os.environ, self.environ):
             return run_job(self.job_file, progress=False)
 
+    def work_on(self, *, retry: bool = False) -> RunSummary:
+        """Resume or retry the latest run in this process."""
+        with patch.dict(os.environ, self.environ):
+            return resume_run(self.latest, retry=retry, progress=False)
+
     def run(self, *arguments: str | Path, exits: int = 0, **options: Any) -> Done:
         """`runner run` the job."""
         return self.runner("run", self.job_file, *arguments, exits=exits, **options)
@@ -163,6 +170,11 @@ class Project:
     def table(self, run: Path | None = None) -> pa.Table:
         """All rows of the sealed parts, in the order of the parts."""
         return pa.concat_tables([pq.read_table(part) for part in parts(run or self.latest)])
+
+    def long_table(self) -> pa.Table:
+        """The results of the latest run, one row for each model, however they lie in its files."""
+        schema = Manifest.load(self.latest).schema
+        return pa.concat_tables(stored(self.latest, schema, 1000))
 
     def assert_whole(self, rows: int, status: str | None = "ok") -> None:
         """Every row is there once, in order, with this status, and nothing but the run is left in its folder."""
