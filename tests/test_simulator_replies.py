@@ -17,7 +17,7 @@ from runner.simulator.fitting import Fitting, Unfit
 from runner.simulator.judgement import Judge, options
 from runner.simulator.service import Answer, Service
 from runner.simulator.settings import SimulatorSettings
-from runner.simulator.words import stems, words
+from runner.simulator.words import words
 
 PATHS = {"chat": "/v1/chat/completions", "responses": "/v1/responses"}
 LABELS = {
@@ -225,8 +225,8 @@ def test_labels_that_nothing_speaks_for_are_spread():
     ],
 )
 def test_choices(choices: tuple[str, ...], best: set[str]):
-    text = stems(words("The cats sat; cats of mathematics"))
-    drawn = [Judge(str(number).encode(), text).choose("which", options(choices)) for number in range(30)]
+    text = "The cats sat; cats of mathematics"
+    drawn = [Judge(number, "m", text, words(text)).choose("which", options(choices)) for number in range(30)]
     assert {choices[at] for at in drawn} == best
 
 
@@ -271,7 +271,7 @@ def test_latencies_are_distributed_as_asked():
 )
 def test_a_schema_that_nothing_fits_is_said_to_be_so(schema: Any):
     with pytest.raises(Unfit):
-        Fitting(schema, [], Judge(b"name", stems([])), Draws(b"name", "test")).value()
+        Fitting(schema, [], Judge(0, "m", "", []), Draws(b"name", "test")).value()
 
 
 @pytest.mark.parametrize("schema", [{"enum": []}, {"type": "object", "properties": 3}, {"minItems": "two"}])

@@ -6,13 +6,13 @@ The same text, model and question get the same verdict over every API: what word
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from math import exp
 
-from runner.simulator.draws import Draws
-from runner.simulator.words import Stems, content_stems, shared_with
+from runner.simulator.draws import Draws, digest_of
+from runner.simulator.words import Stems, content_stems, shared_with, stems
 
 Options = tuple[Stems, ...]
 """What there is to choose from: for each choice, the stems of what is known about it."""
@@ -44,10 +44,9 @@ def _listed(choices: tuple[str, ...], prose: str) -> dict[str, str]:
     # Quotation marks and asterisks may stand around the choice.
     pattern = re.compile(rf"(?<!\w)({names})[\"'`*]*(?:\s*[:=–—(]|\s+-\s)")
     found = list(pattern.finditer(prose))
-    ends = [*(match.start() for match in found[1:]), len(prose)]
     said: dict[str, str] = {}
-    for match, end in zip(found, ends, strict=True):
-        said.setdefault(match[1], prose[match.end() : end])
+    for match, following in zip_longest(found, found[1:]):
+        said.setdefault(match[1], prose[match.end() : following.start() if following else None])
     return said
 
 
@@ -55,15 +54,20 @@ class Judge:
     """Judges one text.
 
     Args:
-        name: what the draws belong to: seed, model and text.
-        text: the `stems` of the text.
+        seed: another seed draws otherwise.
+        model: the model that is played; another model draws otherwise.
+        text: the text.
+        words: the words of the text.
     """
 
-    __slots__ = ("_name", "_text")
+    __slots__ = ("_model", "_name", "_seed", "_text", "_written")
 
-    def __init__(self, name: bytes, text: Counter[str]) -> None:
-        self._name = name
-        self._text = text
+    def __init__(self, seed: int, model: str, text: str, words: list[str]) -> None:
+        self._seed = seed
+        self._model = model
+        self._written = text
+        self._text = stems(words)
+        self._name = b""
 
     def choose(self, question: str, among: Options) -> int:
         """The position of the choice that shares most with the text; one of the best is drawn.
@@ -73,7 +77,7 @@ class Judge:
             among: at least one.
         """
         best = _best(shared_with(among, self._text))
-        return best[0] if len(best) == 1 else Draws(self._name, f"choice of {len(among)} for {question}").pick(best)
+        return best[0] if len(best) == 1 else self._draws(f"choice of {len(among)} for {question}").pick(best)
 
     def several(self, question: str, among: Options, least: int, most: int) -> list[int]:
         """The positions of all choices that share anything with the text, in the order of the choices.
@@ -91,7 +95,7 @@ class Judge:
     def probabilities(self, question: str, among: Options) -> list[float]:
         """How likely each choice is, with `choose`'s choice ahead of all others. They sum to 1."""
         chosen = self.choose(question, among)
-        draws = Draws(self._name, f"probabilities of {len(among)} for {question}")
+        draws = self._draws(f"probabilities of {len(among)} for {question}")
         # What words speak for is chosen with more confidence than what was drawn.
         told = shared_with((among[chosen],), self._text)[0] > (0, 0)
         lead = 0.4 + 0.55 * draws.unit() if told else 0.05 + 0.35 * draws.unit()
@@ -102,7 +106,7 @@ class Judge:
     def levels(self, question: str, among: Options) -> list[float]:
         """How likely each level of a scale is: most at `choose`'s level, less with the distance. They sum to 1."""
         chosen = self.choose(question, among)
-        fall = 0.1 + 0.35 * Draws(self._name, f"levels of {len(among)} for {question}").unit()
+        fall = 0.1 + 0.35 * self._draws(f"levels of {len(among)} for {question}").unit()
         weights = [fall ** abs(at - chosen) for at in range(len(among))]
         return _completed([weight / sum(weights) for weight in weights], chosen)
 
@@ -110,8 +114,14 @@ class Judge:
         """How likely a statement about the text is: the more of its words are in the text, the likelier."""
         wanted = content_stems(statement)
         found = sum(each in self._text for each in wanted) / len(wanted) if wanted else 0.35
-        doubt = 3 * Draws(self._name, f"likelihood for {question}").unit() - 1.5
+        doubt = 3 * self._draws(f"likelihood for {question}").unit() - 1.5
         return round(1 / (1 + exp(-6 * (found - 0.35) - doubt)), 6)
+
+    def _draws(self, purpose: str) -> Draws:
+        if not self._name:  # most texts speak for themselves, and need no draw
+            named = f"{self._model}\n{self._written}"
+            self._name = digest_of(self._seed, named.encode(errors="surrogatepass"))
+        return Draws(self._name, purpose)
 
 
 def _best(scores: Sequence[tuple[int, int]]) -> list[int]:

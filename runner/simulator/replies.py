@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.simulator.answers import answer_all, refusal, spoil
-from runner.simulator.draws import Draws, digest_of, label_of
+from runner.simulator.draws import Draws, label_of
 from runner.simulator.fitting import Fitting, Unfit
 from runner.simulator.judgement import Judge
 from runner.simulator.questions import CHARACTERS_PER_TOKEN, Question, Refused, tokens_in
 from runner.simulator.settings import SimulatorSettings
 from runner.simulator.stats import Tokens
-from runner.simulator.words import stems, words
+from runner.simulator.words import words
 
 # The same request gives the same bytes, so the clock has no say: 2026-01-01.
 CREATED = 1_767_225_600
@@ -74,7 +74,8 @@ def write_reply(question: Question, digest: bytes, fault: str | None, settings: 
 
 def _decided(question: Question, digest: bytes, fault: str | None, settings: SimulatorSettings) -> Reply:
     """Typed answers. They are not written as text, so each counts as one token."""
-    answers = answer_all(question.asked, _judge(question, words(question.user_text), settings.seed))
+    judge = Judge(settings.seed, question.model, question.user_text, words(question.user_text))
+    answers = answer_all(question.asked, judge)
     refused = 0
     for position, asked in enumerate(question.asked):
         alone = settings.faults.refuse_question
@@ -86,20 +87,15 @@ def _decided(question: Question, digest: bytes, fault: str | None, settings: Sim
     return Reply(None, None, False, len(question.asked), None if fault == "null_content" else answers, refused)
 
 
-def _judge(question: Question, text: list[str], seed: int) -> Judge:
-    """Who judges the user's text: the same for the same text and model, whatever the API."""
-    name = digest_of(seed, f"{question.model}\n{question.user_text}".encode(errors="surrogatepass"))
-    return Judge(name, stems(text))
-
-
 def _text(question: Question, draws: Draws, seed: int) -> str:
     if question.form == "text":
         return _sentence(words(question.user_text), draws)
     if question.form == "json_object":
         return json.dumps({"answer": _sentence(words(question.user_text), draws)})
     text = words(question.user_text)
+    judge = Judge(seed, question.model, question.user_text, text)
     try:
-        return compact_json(Fitting(question.schema, text, _judge(question, text, seed), draws).value())
+        return compact_json(Fitting(question.schema, text, judge, draws).value())
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
         reason = str(error) if isinstance(error, Unfit) else "it is malformed"
         param = "response_format" if question.api == "chat" else "text.format"
