@@ -54,12 +54,13 @@ def _answer(asked: Asked, judge: Judge) -> dict[str, Any]:
 
 def spoil(answers: list[dict[str, Any]], draws: Draws) -> list[dict[str, Any]]:
     """Answers that do not fit their questions: one is missing, of another type, or out of its bounds."""
-    at = draws.below(len(answers))
+    given = [at for at, answer in enumerate(answers) if answer["type"] != "refusal"]
+    at = draws.pick(given or range(len(answers)))
     answer = answers[at]
     way = draws.below(3)
-    if way == 0:
+    if way == 0 or not given:  # a refusal fits any question
         return answers[:at] + answers[at + 1 :]
-    if way == 1 or answer["type"] == "refusal":
+    if way == 1:
         spoilt = {"type": "choice" if answer["type"] == "predicate" else "predicate", "name": answer["name"]}
         if spoilt["type"] == "choice":
             sure = [{"value": "yes", "probability": 1.0}]

@@ -225,7 +225,6 @@ def _response(question: Question, reply: Reply, tokens: Tokens, name: str) -> di
         "previous_response_id": None,
         "reasoning": {"effort": None, "summary": None},
         "service_tier": "default",
-        "store": fields.get("store", True),
         "temperature": fields.get("temperature", 1.0),
         "text": fields.get("text") or {"format": {"type": "text"}},
         "tool_choice": "auto",
