@@ -40,19 +40,8 @@ def test_there_is_no_circle_of_imports() -> None:
 # From the bottom up. A module may import from lines above its own, and from its own line.
 ORDER = [
     {"errors", "records", "clock", "stop", "atomic", "lock", "blocking", "stdio", "open_files"},
-    {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules"},
-    {
-        "sections",
-        "simulator.settings",
-        "strategies",
-        "spec",
-        "prices",
-        "models",
-        "traits",
-        "config",
-        "load",
-        "snapshot",
-    },
+    {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules", "prices"},
+    {"sections", "simulator.settings", "strategies", "spec", "models", "traits", "config", "load", "snapshot"},
     {"template", "limits", "retry", "dataset", "client", "journal", "tally", "pace", "simulator"},
     {"openai_errors", "openai_client", "dialects", "answer", "output", "requests", "stats", "manifest", "places"},
     {"call", "parts", "runs", "steady", "workers"},
