@@ -116,6 +116,19 @@ def run(
 
 
 @cli.command()
+@click.argument("job", type=click.Path(path_type=Path))
+@_set
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+def plan(job: Path, settings: tuple[str, ...], as_json: bool) -> int:
+    """Compare the models that fit a JOB, at each service tier: cost and earliest finish. Nothing is sent."""
+    from runner.offers import compare_offers
+
+    found = compare_offers(job, _overrides(settings))
+    say(json.dumps(found.as_json(), indent=2, ensure_ascii=False) if as_json else found.text())
+    return Exit.OK
+
+
+@cli.command()
 @_run_argument
 @_set
 @_strategy

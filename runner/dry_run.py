@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from runner.load import load_job
-from runner.plan import Plan, make_plan
+from runner.plan import make_plan
 from runner.progress import duration
-from runner.records import Usage
-from runner.requests import CHARACTERS_PER_TOKEN
+from runner.traits import ending
+from runner.workload import Workload
 
 _SHOWN_CHARACTERS = 3000
 
@@ -23,9 +25,13 @@ class Estimate:
 
     Attributes:
         bad_example: where the first bad row is, and why it is bad.
+        sampled_all: the sample is the whole input.
+        input_tokens_range: the 95 % interval that the sample leaves for `input_tokens`.
         output_tokens: (fewest, most) that all answers together may have; most is None without a maximum.
         cost_usd: (lowest, highest); None where price or maximum is unknown.
+        cost_range: what the two ends of the cost are, in words.
         earliest_finish_s: how long the limits alone make it take, in seconds.
+        notes: what else to know of the model.
     """
 
     job: str
@@ -37,10 +43,14 @@ class Estimate:
     repeated_ids: int
     sample: int
     first_request: dict[str, Any] | None
+    sampled_all: bool
     input_tokens: int
+    input_tokens_range: tuple[int, ...]
     output_tokens: tuple[int, int | None]
     cost_usd: tuple[float | None, float | None]
+    cost_range: str
     earliest_finish_s: float | None
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -54,13 +64,19 @@ class Estimate:
             out.append(f"  bad       {self.bad_rows:,} of them, for instance {self.bad_example}")
         out.append(f"  model     {self.model} at {self.endpoint}")
         fewest, most = self.output_tokens
-        answers = f"at least {fewest:,} out, no maximum set" if most is None else f"{fewest:,} to {most:,} out"
-        out.append(f"  tokens    about {self.input_tokens:,} in, {answers} (from a sample of {self.sample:,} rows)")
+        unbounded = "no maximum set" if self.cost_usd[1] is None else "which are free"
+        answers = f"at least {fewest:,} out, {unbounded}" if most is None else f"{fewest:,} to {most:,} out"
+        sample = "from all rows" if self.sampled_all else f"from a sample of {self.sample:,} rows"
+        spread = "" if self.sampled_all else " ({:,} to {:,})".format(*self.input_tokens_range)
+        out.append(f"  tokens    about {self.input_tokens:,} in{spread}, {answers} ({sample})")
         out.append(f"  cost      {self._cost()}")
+        if self.cost_usd[0] is not None:
+            out += textwrap.wrap(self.cost_range, 100, initial_indent="  range     ", subsequent_indent=" " * 12)
         if self.earliest_finish_s is not None:
             out.append(f"  time      at least {duration(self.earliest_finish_s)} under the limits")
         else:
             out.append("  time      as fast as the server answers: no rate limit is set")
+        out += [f"  note      {note}" for note in self.notes]
         if self.first_request is not None:
             body = json.dumps(self.first_request, indent=2, ensure_ascii=False)
             if len(body) > _SHOWN_CHARACTERS:
@@ -77,8 +93,11 @@ class Estimate:
         return f"about ${low:,.4f} to ${high:,.4f}"
 
 
-def dry_run(job_file: Path, overrides: Mapping[str, str]) -> Estimate:
+def dry_run(job_file: Path, overrides: Mapping[str, str], today: date | None = None) -> Estimate:
     """Estimate a job.
+
+    Args:
+        today: the date that models are compared with that end soon; default: today's.
 
     Raises:
         SpecError, InputError: the job could not be run as it is.
@@ -88,17 +107,12 @@ def dry_run(job_file: Path, overrides: Mapping[str, str]) -> Estimate:
     found = plan.survey()
     plan.output(found)
     requests = [plan.builder.build(item) for item in found.sample]
-    rows = found.rows - found.bad
-    inputs = [request.input_tokens for request in requests]
-    mean_input = sum(inputs) / len(inputs) if inputs else 0.0
-    most = plan.builder.max_output_tokens
-    fewest = _shortest_answer(plan) if most is None else min(most, _shortest_answer(plan))
-    limits = job.limits
-    minutes = []
-    if limits.requests_per_minute:
-        minutes.append(rows / limits.requests_per_minute)
-    if limits.tokens_per_minute:
-        minutes.append(rows * (mean_input + (fewest if most is None else most)) / limits.tokens_per_minute)
+    load = Workload.of(plan, found.rows - found.bad, requests)
+    models = len(job.spec.models)
+    low, high = zip(*(load.cost_usd(tariff, tariff.asked_tier) for tariff in plan.tariffs), strict=True)
+    least, most = load.output_tokens
+    finish_s = load.earliest_finish_s(job.limits)
+    ends = (ending(model, job.models, today or datetime.now(UTC).date()) for model in job.spec.models)
     return Estimate(
         job.spec.name,
         ", ".join(job.spec.models),
@@ -109,31 +123,18 @@ def dry_run(job_file: Path, overrides: Mapping[str, str]) -> Estimate:
         found.repeated_ids,
         len(requests),
         json.loads(requests[0].body) if requests else None,
-        round(rows * mean_input),
-        (rows * fewest, None if most is None else rows * most),
-        (_cost(plan, rows, inputs, fewest), None if most is None else _cost(plan, rows, inputs, most)),
-        max(minutes) * 60 if minutes else None,
+        load.complete,
+        load.input_tokens * models,
+        tuple(tokens * models for tokens in load.input_tokens_range),
+        (least * models, None if most is None else most * models),
+        (_sum(low), _sum(high)),
+        load.range_in_words(plan.tariffs[0]),
+        None if finish_s is None else finish_s * models,
+        tuple(end for end in ends if end),
     )
 
 
-def _shortest_answer(plan: Plan) -> int:
-    """Return about how many tokens an answer has at least."""
-    labels = plan.job.spec.output.labels
-    if labels is not None:
-        return round((min(map(len, labels)) + len('{"label":""}')) / CHARACTERS_PER_TOKEN)
-    if plan.answer.schema is not None:
-        required = plan.answer.schema.get("required", ())
-        return max(1, round(sum(len(name) + len('"":1') for name in required) / CHARACTERS_PER_TOKEN))
-    return 1
-
-
-def _cost(plan: Plan, rows: int, inputs: Sequence[int], output_tokens: int) -> float | None:
-    """Return what the rows cost when they are like a sample: its tokens of input, and as many of output each."""
-    tier = plan.job.spec.parameters.get("service_tier")
-    total = 0.0
-    for tokens in inputs:
-        cost = plan.tariffs[0].cost_usd(Usage(tokens, 0, output_tokens, 0), tier)
-        if cost is None:
-            return None
-        total += cost
-    return round(total / len(inputs) * rows, 6) if inputs else 0.0
+def _sum(costs: Sequence[float | None]) -> float | None:
+    """Return what all models cost together; None where it is unknown of one."""
+    known = [cost for cost in costs if cost is not None]
+    return round(sum(known), 6) if len(known) == len(costs) else None
