@@ -39,7 +39,7 @@ def test_there_is_no_circle_of_imports() -> None:
 
 # From the bottom up. A module may import from lines above its own, and from its own line.
 ORDER = [
-    {"errors", "records", "clock", "stop", "atomic", "lock", "blocking", "stdio", "open_files"},
+    {"errors", "records", "clock", "stop", "atomic", "lock", "blocking", "stdio", "open_files", "drawing"},
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules"},
     {"sections", "simulator.settings", "strategies", "spec", "models", "config", "load", "snapshot"},
     {"template", "limits", "retry", "prices", "dataset", "client", "journal", "tally", "pace", "simulator"},
