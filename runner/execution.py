@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runner import strategies
 from runner.calls import Calls
@@ -15,6 +16,7 @@ from runner.clock import Clock
 from runner.connect import connected
 from runner.dataset.fingerprint import FileStamp
 from runner.errors import Exit, FatalError, RunnerError
+from runner.evaluate import PICTURE, Evaluation
 from runner.event_loop import run_loop, stop_on_signals
 from runner.limits import Limiter
 from runner.manifest import Manifest, Session, utc_text
@@ -173,9 +175,11 @@ class Execution:
             if reason is not None:
                 manifest.stopped_by = {"kind": self._session.ended, "message": reason.message, "hint": reason.hint}
         wall_s = sum(session.wall_s for session in manifest.sessions)
-        manifest.summary = summarize(self._folder, manifest.schema, wall_s, _counted_column(self._plan))
+        evaluation = Evaluation.of(manifest.spec, manifest.schema, manifest.copied_columns)
+        manifest.summary = summarize(self._folder, manifest.schema, wall_s, _counted_column(self._plan), evaluation)
         with suppress(OSError):  # on a full disk the rows matter; the summary can be made again
             manifest.save(self._folder)
+            _illustrate(manifest.summary.get("evaluation", {}), self._folder)
         return Outcome(self._folder, manifest, self._exit_code(), None if self._complete else self._stopped_by)
 
     def _exit_code(self) -> Exit:
@@ -197,6 +201,20 @@ def _soon() -> Callable[[Callable[[], None]], None]:
             write()
 
     return soon
+
+
+def _illustrate(evaluation: dict[str, Any], folder: Path) -> None:
+    """Draw how good the answers are, or take away the drawing of what is not evaluated any more."""
+    path = folder / PICTURE
+    if not evaluation:
+        path.unlink(missing_ok=True)
+        return
+    from runner.drawing import save_svg  # here, because they take most of a second
+    from runner.evaluate.figure import figure
+
+    drawing = figure(evaluation)
+    if drawing is not None:
+        save_svg(drawing, path)
 
 
 def finished_code(manifest: Manifest) -> Exit:

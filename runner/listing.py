@@ -9,6 +9,7 @@ from pathlib import Path
 from runner import parts
 from runner.clock import SystemClock
 from runner.errors import RunnerError
+from runner.evaluate import Evaluation
 from runner.lock import is_locked
 from runner.manifest import Manifest
 from runner.report import report, show_path
@@ -72,7 +73,9 @@ def show_run(folder: Path, *, as_json: bool) -> str:
             close_killed(manifest, folder)
         else:
             measure_running(manifest, folder, SystemClock().now_us())
-        manifest.summary = summarize(folder, manifest.schema, sum(s.wall_s for s in manifest.sessions))
+        wall_s = sum(session.wall_s for session in manifest.sessions)
+        evaluation = Evaluation.of(manifest.spec, manifest.schema, manifest.copied_columns)
+        manifest.summary = summarize(folder, manifest.schema, wall_s, evaluation=evaluation)
     if as_json:
         return json.dumps({**asdict(manifest), "folder": str(folder)}, indent=2, ensure_ascii=False)
     files = "".join(f"\n            {f['path']} ({f['size']:,} bytes)" for f in manifest.input["files"])

@@ -7,6 +7,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from runner.evaluate import PICTURE
+from runner.evaluate.words import evaluation_lines
 from runner.manifest import Manifest
 from runner.progress import duration
 
@@ -35,6 +37,8 @@ def report(manifest: Manifest, folder: Path) -> str:
         out += _table([("ids", f"{_repeats(manifest.input['repeated_ids'])}; each row is kept")])
     if summary.get("answers"):
         out += _table([("answers", _answers(summary["answers"]))])
+    for first, *more in evaluation_lines(summary.get("evaluation", {})):
+        out += [*_table([("accuracy", first)]), *(f"            {line}" for line in more)]
     if timing.get("latency_p50_s") is not None:
         out += _table(
             [
@@ -45,7 +49,8 @@ def report(manifest: Manifest, folder: Path) -> str:
                 ("cost", _cost(summary, manifest.spec["model"])),
             ]
         )
-    out += _table([("files", f"{show_path(folder)}/  (part-*.parquet, run.json)")])
+    picture = f", {PICTURE}" if (folder / PICTURE).exists() else ""
+    out += _table([("files", f"{show_path(folder)}/  (part-*.parquet, run.json{picture})")])
     out.append("")
     out += next_steps(manifest, folder)
     return "\n".join(out)

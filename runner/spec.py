@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from runner import strategies
 from runner.problems import At, Finding, complain, listed, say, suggest
-from runner.sections import InputSpec, LimitsSpec, OutputSpec, PromptSpec, RetrySpec, Section, StopSpec
+from runner.sections import EvaluateSpec, InputSpec, LimitsSpec, OutputSpec, PromptSpec, RetrySpec, Section, StopSpec
 
 _PARAMETERS = (
     "temperature",
@@ -95,6 +95,10 @@ class JobSpec(Section):
     stop: StopSpec = Field(
         default_factory=StopSpec,
         description="When to give up on the whole run.",
+    )
+    evaluate: EvaluateSpec | None = Field(
+        default=None,
+        description="How good the answers are, compared with a column of the input that holds the right ones.",
     )
 
     @field_validator("name")
