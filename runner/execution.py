@@ -205,16 +205,16 @@ def _soon() -> Callable[[Callable[[], None]], None]:
 
 def _illustrate(evaluation: dict[str, Any], folder: Path) -> None:
     """Draw how good the answers are, or take away the drawing of what is not evaluated any more."""
-    path = folder / PICTURE
-    if not evaluation:
-        path.unlink(missing_ok=True)
-        return
-    from runner.drawing import save_svg  # here, because they take most of a second
-    from runner.evaluate.figure import figure
+    drawing = None
+    if evaluation:
+        from runner.drawing import save_svg  # here, because they take most of a second
+        from runner.evaluate.figure import figure
 
-    drawing = figure(evaluation)
-    if drawing is not None:
-        save_svg(drawing, path)
+        drawing = figure(evaluation)
+    if drawing is None:
+        (folder / PICTURE).unlink(missing_ok=True)
+    else:
+        save_svg(drawing, folder / PICTURE)
 
 
 def finished_code(manifest: Manifest) -> Exit:

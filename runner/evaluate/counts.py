@@ -113,8 +113,9 @@ class Counts:
         """Return the counts and what they amount to, JSON-able. A number that nothing can be said of is null."""
         labelled = self.answered + self.unanswered_rows
         low, high = wilson(self.right, self.answered) if self.answered else (None, None)
-        labels = {name: self._label(name) for name in self._names()}
-        known = [label["f1"] for label in labels.values() if label["f1"] is not None]
+        names = self._names()
+        scores = [f1(self.hits[name], self.expected[name], self.given[name]) for name in names]
+        known = [score for score in scores if score is not None]
         found: dict[str, Any] = {
             "rows": labelled + self.unlabelled + self.unknown_rows,
             "unlabelled": self.unlabelled,
@@ -128,7 +129,7 @@ class Counts:
             "accuracy_high": _rounded(high),
             "accuracy_of_all": _rounded(share(self.right, labelled)),
             "macro_f1": _rounded(share(sum(known), len(known))),
-            "labels": labels,
+            "labels": {name: self._label(name, score) for name, score in zip(names, scores, strict=True)},
         }
         if self._question.kind != "several":
             found["confusion"] = self._confusion()
@@ -146,7 +147,7 @@ class Counts:
         seen = self.expected + self.unanswered
         return sorted(self._values, key=lambda name: (-seen[name], -self.given[name], name))
 
-    def _label(self, name: str) -> dict[str, Any]:
+    def _label(self, name: str, score: float | None) -> dict[str, Any]:
         hits, expected, given = self.hits[name], self.expected[name], self.given[name]
         return {
             "support": expected,
@@ -155,7 +156,7 @@ class Counts:
             "unanswered": self.unanswered[name],
             "precision": _rounded(share(hits, given)),
             "recall": _rounded(share(hits, expected)),
-            "f1": _rounded(f1(hits, expected, given)),
+            "f1": _rounded(score),
         }
 
     def _confusion(self) -> dict[str, dict[str, int]]:

@@ -146,12 +146,12 @@ class _Block:
         page.write(left, top + 7, accuracy)
         for y, x, rows, share in self._cells(model):
             color = _NONE if x > self._count else _RIGHT if x == y else _WRONG
-            axes.add_patch(Rectangle((x, y), 1, 1, facecolor=color, alpha=0.1 + 0.72 * share, linewidth=0))
+            axes.add_artist(Rectangle((x, y), 1, 1, facecolor=color, alpha=0.1 + 0.72 * share, linewidth=0))
             size = font_size() if self._cell > 25 else 7
             axes.text(x + 0.5, y + 0.5, _amount(rows), ha="center", va="center", fontsize=size, color=INK)
-        for number in range(self._count + 1):
-            axes.plot([0, self._count], [number] * 2, color=GRID, linewidth=0.6, clip_on=False)
-            axes.plot([number] * 2, [0, self._count], color=GRID, linewidth=0.6, clip_on=False)
+        edges = range(self._count + 1)
+        axes.hlines(edges, 0, self._count, color=GRID, linewidth=0.6, clip_on=False)
+        axes.vlines(edges, 0, self._count, color=GRID, linewidth=0.6, clip_on=False)
         places = [number + 0.5 for number in range(self._count)]
         axes.set_yticks(places, self._names if named else [""] * self._count)
         ends = [self._count + _NO_ANSWER + 0.5] if self._unanswered else []

@@ -44,7 +44,7 @@ def _numbers(model: Mapping[str, Any]) -> Iterator[str]:
         yield "nothing to compare"
         return
     if not model["answered"]:
-        yield f"no answer to any of {model['labelled']:,} rows"
+        yield f"no answer to any of {_rows(model['labelled'])}"
         return
     yield (
         f"{percent(model['accuracy'])} ({model['right']:,} of {model['answered']:,} answers; 95 % interval "
@@ -97,12 +97,9 @@ def _notes(model: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def percent(part: float) -> str:
-    """Return a share in percent; 100 % means all of it."""
-    return (
-        f"{part:.1%}".replace("%", " %")
-        if 0.0005 <= part <= 0.9994 or part in (0, 1)
-        else f"{part:.2%}".replace("%", " %")
-    )
+    """Return a share in percent, with so many digits that only all of it is 100 % and only nothing 0 %."""
+    shown = [f"{100 * part:.{digits}f}" for digits in (1, 2, 3, 4)]
+    return next((text for text in shown if float(text) not in (0, 100) or part in (0, 1)), shown[-1]) + " %"
 
 
 def _rows(count: int) -> str:
