@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runner import runs, strategies
 from runner.budget import Budget, midnight_us
@@ -16,6 +17,7 @@ from runner.clock import Clock
 from runner.connect import connected
 from runner.dataset.fingerprint import FileStamp
 from runner.errors import Exit, FatalError, RunnerError
+from runner.evaluate import PICTURE
 from runner.event_loop import run_loop, stop_on_signals
 from runner.manifest import Manifest, Session, utc_text
 from runner.openai_client import Connection
@@ -27,7 +29,7 @@ from runner.records import BadRow, Item
 from runner.steady import steady
 from runner.stop import Stop
 from runner.store import ResultStore
-from runner.summary import spent_in, summarize
+from runner.summary import spent_in, summary_of
 from runner.tally import Tally
 
 
@@ -193,11 +195,10 @@ class Execution:
             self._session.ended = reason.kind if isinstance(reason, FatalError) else "error"
             if reason is not None:
                 manifest.stopped_by = {"kind": self._session.ended, "message": reason.message, "hint": reason.hint}
-        wall_s = sum(session.wall_s for session in manifest.sessions)
-        counted = _counted_column(self._plan)
-        manifest.summary = summarize(self._folder, manifest.schema, wall_s, counted, manifest.models)
+        manifest.summary = summary_of(self._folder, manifest)
         with suppress(OSError):  # on a full disk the rows matter; the summary can be made again
             manifest.save(self._folder)
+            _illustrate(manifest.summary.get("evaluation", {}), self._folder)
         return Outcome(self._folder, manifest, self._exit_code(), None if self._complete else self._stopped_by)
 
     def _exit_code(self) -> Exit:
@@ -219,6 +220,20 @@ def _soon() -> Callable[[Callable[[], None]], None]:
             write()
 
     return soon
+
+
+def _illustrate(evaluation: dict[str, Any], folder: Path) -> None:
+    """Draw how good the answers are, or take away the drawing of what is not evaluated any more."""
+    drawing = None
+    if evaluation:
+        from runner.drawing import save_svg  # here, because they take most of a second
+        from runner.evaluate.figure import figure
+
+        drawing = figure(evaluation)
+    if drawing is None:
+        (folder / PICTURE).unlink(missing_ok=True)
+    else:
+        save_svg(drawing, folder / PICTURE)
 
 
 def finished_code(manifest: Manifest) -> Exit:

@@ -14,7 +14,7 @@ from runner.manifest import Manifest
 from runner.report import report, show_path
 from runner.runs import all_runs, of_job, outputs_here
 from runner.sessions import close_killed, measure_running
-from runner.summary import summarize
+from runner.summary import summary_of
 
 
 def status(manifest: Manifest, folder: Path) -> str:
@@ -72,8 +72,7 @@ def show_run(folder: Path, *, as_json: bool) -> str:
             close_killed(manifest, folder)
         else:
             measure_running(manifest, folder, SystemClock().now_us())
-        wall_s = sum(session.wall_s for session in manifest.sessions)
-        manifest.summary = summarize(folder, manifest.schema, wall_s, models=manifest.models)
+        manifest.summary = summary_of(folder, manifest)
     if as_json:
         return json.dumps({**asdict(manifest), "folder": str(folder)}, indent=2, ensure_ascii=False)
     files = "".join(f"\n            {f['path']} ({f['size']:,} bytes)" for f in manifest.input["files"])

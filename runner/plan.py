@@ -11,6 +11,7 @@ from runner.dataset.nearest import nearest
 from runner.dataset.survey import Survey, survey
 from runner.dialects import Dialect, dialect
 from runner.errors import InputError, SpecError
+from runner.evaluate.columns import answer_problems, expected_columns, input_problems
 from runner.load import PROMPTS, Job
 from runner.output import Output
 from runner.places import at_its_place, prompt_problem
@@ -75,11 +76,12 @@ class Plan:
             if name not in columns:
                 message = f"`input.keep` names `{name}`, and the input has no such column"
                 problems.append(problem(("input", "keep", index), message, nearest(name, columns)))
+        problems += input_problems(self.job, columns)
         if problems:
             raise SpecErrors(in_order(problems))
 
     def output(self, found: Survey) -> Output:
-        """Return the output's columns.
+        """Return the output's columns: those to copy, those with expected answers, the answer's and the runner's.
 
         Raises:
             SpecErrors: two columns would have the same name.
@@ -88,6 +90,8 @@ class Plan:
         keep = spec.input.keep
         if keep is None or not found.columns:  # none are known where no row could be read
             keep = found.columns
+        expected = dict.fromkeys(expected_columns(self.job).values())
+        keep = (*keep, *(name for name in expected if name in found.columns and name not in keep))
         copied = [found.schema.field(name) for name in keep]
         rename = "name the answer's column with `output.column`"
         if self.job.json_schema is not None:
@@ -108,12 +112,15 @@ def make_plan(job: Job) -> Plan:
     """Make a job ready.
 
     Raises:
-        SpecErrors: a template is wrong, or a key of `input` does not fit its files.
+        SpecErrors: a template is wrong, a key of `input` does not fit its files, or `evaluate` not the answer.
         InputError: a file of the input cannot be read.
     """
     spec = job.spec
     api = dialect(spec.api)
     answer = _answer(job)
+    wrong = list(answer_problems(job, answer.fields))
+    if wrong:
+        raise SpecErrors(in_order(wrong))
     with at_its_place(job):
         template = PromptTemplate(job.prompts, job.root / PROMPTS)
         dataset = open_dataset(spec.input, job.root)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from runner.evaluate import PICTURE
+from runner.evaluate.words import evaluation_lines
 from runner.manifest import Manifest
 from runner.progress import duration
 
@@ -37,6 +39,8 @@ def report(manifest: Manifest, folder: Path) -> str:
     if summary.get("answers"):
         out += _table([("answers", _answers(summary["answers"]))])
     out += _models(summary)
+    for first, *more in evaluation_lines(summary.get("evaluation", {})):
+        out += [*_table([("accuracy", first)]), *(f"            {line}" for line in more)]
     if timing.get("latency_p50_s") is not None:
         out += _table(
             [
@@ -47,7 +51,8 @@ def report(manifest: Manifest, folder: Path) -> str:
                 ("cost", _cost(summary, manifest.models)),
             ]
         )
-    out += _table([("files", f"{show_path(folder)}/  (part-*.parquet, run.json)")])
+    picture = f", {PICTURE}" if (folder / PICTURE).exists() else ""
+    out += _table([("files", f"{show_path(folder)}/  (part-*.parquet, run.json{picture})")])
     out.append("")
     out += next_steps(manifest, folder)
     return "\n".join(out)

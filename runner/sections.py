@@ -117,6 +117,16 @@ def _text_or_file(value: object) -> object:
     return value
 
 
+def _column_or_columns(value: object) -> object:
+    hint = "for example `expected: category`, or `expected: {topic: category}`"
+    if isinstance(value, Mapping):
+        complain([Finding(f"must be a column, got {say(column)}", (answer,)) for answer, column in value.items()
+                  if not isinstance(column, str) or not column])  # fmt: skip
+    if not isinstance(value, str | Mapping) or not value:
+        complain([Finding(f"must be a column, or columns of the answer with one each, got {say(value)}", hint=hint)])
+    return value
+
+
 def _real_encoding(value: str) -> str:
     try:
         "".encode(value)
@@ -405,3 +415,15 @@ class StopSpec(Section):
         examples=[0.2],
     )
     after: int = Field(default=100, ge=1, description="Look at the error rate only after this many rows were sent.")
+
+
+class EvaluateSpec(Section):
+    """How good the answers are, compared with a column of the input."""
+
+    expected: Annotated[str | dict[str, str], BeforeValidator(_column_or_columns)] = Field(
+        description=(
+            "The input column that holds the right answers; or for each column of the answer, by its name, "
+            "the one that holds its right answers."
+        ),
+        examples=["category", {"topic": "category", "applied": "has_experiment"}],
+    )

@@ -15,6 +15,7 @@ from runner import strategies
 from runner.problems import At, Finding, complain, listed, say, suggest
 from runner.sections import (
     BudgetSpec,
+    EvaluateSpec,
     InputSpec,
     LimitsSpec,
     OneOrMore,
@@ -114,6 +115,10 @@ class JobSpec(Section):
     stop: StopSpec = Field(
         default_factory=StopSpec,
         description="When to give up on the whole run.",
+    )
+    evaluate: EvaluateSpec | None = Field(
+        default=None,
+        description="How good the answers are, compared with a column of the input that holds the right ones.",
     )
 
     @field_validator("name")

@@ -10,7 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner import agreement, parts, stats
+from runner.answer_stats import AnswerStats
 from runner.budget import NOTHING, Amount
+from runner.evaluate import Evaluation
+from runner.manifest import Manifest
 from runner.output import RUNNER_FIELDS
 
 _BATCH_ROWS = 20_000
@@ -34,44 +37,63 @@ def spent_in(folder: Path, since_us: int = 0) -> Amount:
     return spent
 
 
+def summary_of(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    """Return the numbers of a run, with all that its job asks for.
+
+    Raises:
+        FatalError: a part or journal is damaged.
+    """
+    return summarize(
+        folder,
+        manifest.schema,
+        sum(session.wall_s for session in manifest.sessions),
+        models=manifest.models,
+        evaluation=Evaluation.of(manifest.spec, manifest.schema, manifest.copied_columns),
+    )
+
+
 def summarize(
-    folder: Path, schema: pa.Schema, wall_s: float, counted: str | None = None, models: Sequence[str] = ()
+    folder: Path,
+    schema: pa.Schema,
+    wall_s: float,
+    *,
+    models: Sequence[str] = (),
+    evaluation: Evaluation | None = None,
 ) -> dict[str, Any]:
     """Return the numbers of a run. Its cost is null where that of some rows is unknown.
 
     Args:
-        models: the job's models; where there are several, each has numbers of its own, and they are compared.
+        schema: of all columns of the results.
         wall_s: time spent on it, over all its sessions.
-        counted: a column with few different values, such as labels, to count.
+        models: the job's models; where there are several, each has numbers of its own, and they are compared.
+        evaluation: compares the answers with expected ones; new, as it counts what it is given.
 
     Raises:
         FatalError: a part or journal is damaged.
     """
     total = stats.Stats()
-    answers: dict[str, int] = {}
-    columns = [*stats.COLUMNS, *([counted] if counted else [])]
-
+    answers = AnswerStats(schema)
     of_model = {model: stats.Stats() for model in models} if len(models) > 1 else {}
-    alike = agreement.Agreement(models, [counted] if counted else []) if of_model else None
-    columns += agreement.COLUMNS if of_model else []
-    few = pa.schema([schema.field(name) for name in dict.fromkeys(columns)])
-    for table in parts.stored(folder, few, _BATCH_ROWS):
+    alike = agreement.Agreement(models, answers.chosen) if of_model else None
+    columns = [*stats.COLUMNS, *answers.columns]
+    columns += evaluation.columns if evaluation else []
+    columns += agreement.COLUMNS if alike else []
+    for table in parts.stored(folder, pa.schema([schema.field(name) for name in dict.fromkeys(columns)]), _BATCH_ROWS):
         total.add(table)
+        answers.add(table)
         for model, mine in of_model.items():
             mine.add(table.filter(pc.equal(table.column("_model"), model)))
-        if alike is not None:
+        if alike:
             alike.add(table)
-        if counted:
-            for entry in pc.value_counts(table.column(counted).drop_null()).to_pylist():
-                answers[entry["values"]] = answers.get(entry["values"], 0) + entry["counts"]
-    found = {
-        **_numbers(total, wall_s),
-        "answers": dict(sorted(answers.items(), key=lambda entry: (-entry[1], entry[0]))),
-    }
-    if alike is not None:
+        if evaluation:
+            evaluation.add(table)
+    found = {**_numbers(total, wall_s), **answers.as_json()}
+    if alike:
         found["models"] = {model: _numbers(mine, wall_s) for model, mine in of_model.items()}
         found["agreement"] = alike.as_dict()
         found["disagreements"] = alike.examples()
+    if evaluation:
+        found["evaluation"] = evaluation.as_dict()
     return found
 
 

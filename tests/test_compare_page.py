@@ -14,19 +14,16 @@ import pytest
 from matplotlib.figure import Figure
 
 from runner.compare.figures import (
-    THEME,
     Lane,
     Timing,
     latencies,
-    save_png,
-    save_svg,
     slide,
-    svg_text,
     total_times,
     waterfall,
 )
 from runner.compare.metrics import percentile
 from runner.compare.page import page
+from runner.drawing import THEME, save_png, save_svg, svg_text
 
 Draw = Callable[[Sequence[Lane]], Figure]
 DRAWINGS: list[Draw] = [total_times, latencies, waterfall]

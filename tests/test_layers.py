@@ -39,12 +39,12 @@ def test_there_is_no_circle_of_imports() -> None:
 
 # From the bottom up. A module may import from lines above its own, and from its own line.
 ORDER = [
-    {"errors", "records", "clock", "stop", "atomic", "lock", "stdio", "open_files"},
+    {"errors", "records", "clock", "stop", "atomic", "lock", "stdio", "open_files", "drawing"},
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules", "prices"},
     {"sections", "simulator.settings", "strategies", "spec", "models", "traits", "config", "load", "snapshot"},
     {"template", "limits", "budget", "gate", "blocking", "retry", "dataset", "client", "journal", "layout"},
     {"tally", "pace", "simulator", "agreement", "stats"},
-    {"openai_errors", "openai_client", "dialects", "answer", "output", "requests", "manifest", "places"},
+    {"openai_errors", "openai_client", "dialects", "answer", "output", "requests", "manifest", "places", "evaluate"},
     {"call", "parts", "runs", "steady", "workers"},
     {
         "strategies.sequential",

@@ -1,48 +1,24 @@
 """Draws a comparison: total times, response times, and when each request ran.
 
-The only module that imports matplotlib. It takes most of a second to load, so import this one when there is something
-to draw. What was measured, and the words and tables around the figures, are others' business.
+What was measured, and the words and tables around the figures, are others' business.
 """
 
 from __future__ import annotations
 
-import html
-import io
 import math
-import re
 import statistics
 import textwrap
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-import matplotlib
-from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
-from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from runner.atomic import replacing, write_text
 from runner.compare.metrics import percentile
+from runner.drawing import FAILED, GRID, INK, LANES, MUTED, font_size, printable, settled, sheet, text_width
 from runner.progress import duration
-
-# At least 3 to 1 against both papers. Colours only help the eye: each lane is named wherever it is drawn.
-_LANES = [
-    "#3182ce", "#c07a00", "#159983", "#c45aa5", "#74808c", "#8468d6",
-    "#9a7b1c", "#5b8def", "#2e8540", "#a05195", "#5f6f86", "#a66a3f",
-]  # fmt: skip
-_FAILED = "#d9381e"
-# Drawn with these; in an SVG they become CSS variables, which turn in the dark. No other colour may equal one of them.
-_INK, _MUTED, _GRID, _PAPER = "#1c1c1e", "#5a5a60", "#dddde0", "#ffffff"
-_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--grid", _PAPER: "--paper"}
-THEME = (
-    f":root{{--ink:{_INK};--muted:{_MUTED};--grid:{_GRID};--paper:{_PAPER}}}"
-    "@media (prefers-color-scheme:dark){:root{--ink:#ececee;--muted:#a9a9b0;--grid:#38383c;--paper:#121212}}"
-)  # for the page that `svg_text` goes into; `save_svg` brings its own
 
 _WIDTH = 400.0  # points, as all lengths here: 10-point text is still 9 CSS pixels high on a screen 400 pixels wide
 _MOST = 200  # dots or bars drawn for a lane; more of them show nothing more, and make the file large
@@ -94,9 +70,9 @@ def waterfall(lanes: Sequence[Lane]) -> Figure:
 def slide(lanes: Sequence[Lane], title: str) -> Figure:
     """Draw all three beside each other, a lane in each row, 16:9."""
     wide, high, edge, gap, tall = 960.0, 540.0, 28.0, 24.0, min(384.0, 150.0 * len(lanes))
-    with _settled(size=11):
-        figure = _figure("comparison", _describe(f"{title}. Total times", lanes, _total), wide, high)
-        headline = textwrap.shorten(_printable(title), 64, placeholder=" …")
+    with settled(size=11):
+        figure = sheet("comparison", _describe(f"{title}. Total times", lanes, _total), wide, high)
+        headline = textwrap.shorten(printable(title), 64, placeholder=" …")
         figure.text(edge / wide, 1 - 34 / high, headline, fontsize=18, weight="bold", va="center")
         names = _Names(lanes, tall / len(lanes), letters=20)
         left = edge + names.width
@@ -108,23 +84,6 @@ def slide(lanes: Sequence[Lane], title: str) -> Figure:
             draw(panel)
             left += room * share + after
     return figure
-
-
-def svg_text(figure: Figure) -> str:
-    """Return an `<svg>` without background for a page that has `THEME`; its ids start with the figure's name."""
-    return _svg(figure, paper="none")
-
-
-def save_svg(figure: Figure, path: Path) -> None:
-    """Write an SVG that stands alone; it is light or dark as its viewer is."""
-    head, _, rest = _svg(figure, paper=_PAPER).partition(">")
-    write_text(path, f'<?xml version="1.0" encoding="utf-8"?>\n{head}><style>{THEME}</style>{rest}\n')
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """Write the light drawing, 200 dots per inch."""
-    with _settled(), replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=200, metadata={"Software": None})
 
 
 # ------------------------------------------------------------------------------------------------ the three drawings
@@ -139,7 +98,7 @@ def _bars(panel: _Panel) -> None:
         if walls:
             axes.barh(middle, statistics.median(walls), height=15 / panel.row, color=color, clip_on=False)
         if len(walls) > 1:
-            axes.plot(walls, [middle] * len(walls), "|", color=_INK, markersize=9, markeredgewidth=1, clip_on=False)
+            axes.plot(walls, [middle] * len(walls), "|", color=INK, markersize=9, markeredgewidth=1, clip_on=False)
         total, *failed = _total(lane).split(", ")
         won = number in fastest
         panel.write_end(number, max(walls, default=0.0), "\n".join([total, *([praise] if won else []), *failed]), won)
@@ -159,7 +118,7 @@ def _dots(panel: _Panel) -> None:
         panel.write_columns(number + 0.5, _percentiles(lane))
         found = [max(latency, lowest_s) / unit_s for latency in sorted(lane.latencies_s)]
         if not found:
-            axes.text(0, number + 0.5, "no answers", transform=axes.get_yaxis_transform(), va="center", color=_MUTED)
+            axes.text(0, number + 0.5, "no answers", transform=axes.get_yaxis_transform(), va="center", color=MUTED)
             continue
         last = min(len(found), _MOST) - 1
         shown = [found[round(step * (len(found) - 1) / max(last, 1))] for step in range(last + 1)]
@@ -168,7 +127,7 @@ def _dots(panel: _Panel) -> None:
         axes.plot(shown, y, "o", color=color, markersize=3.2, alpha=0.75, markeredgewidth=0, clip_on=False)
         for share, pattern in ((0.50, "-"), (0.95, ":")):
             x = [percentile(found, share)] * 2
-            axes.plot(x, [number + 0.12, number + 0.88], pattern, color=_INK, linewidth=1.5, clip_on=False)
+            axes.plot(x, [number + 0.12, number + 0.88], pattern, color=INK, linewidth=1.5, clip_on=False)
     if logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if all_s[0] * 300 > all_s[-1] else (1.0,)))
@@ -192,7 +151,7 @@ def _stairs(panel: _Panel) -> None:
         thick = step * 0.8 if step * panel.row > 2 else max(step, 0.8 / panel.row)
         top = number + 0.5 - step * len(bars) / 2
         boxes = [(bar.start_s / unit_s, bar.end_s / unit_s, top + n * step, bar.ok) for n, bar in enumerate(bars)]
-        for ok, paint in ((True, color), (False, _FAILED)):
+        for ok, paint in ((True, color), (False, FAILED)):
             # One outline for all: with a patch for each, a thousand requests took seconds and megabytes.
             corners = [
                 [(a, y), (b, y), (b, y + thick), (a, y + thick), (a, y)] for a, b, y, fine in boxes if fine is ok
@@ -202,11 +161,11 @@ def _stairs(panel: _Panel) -> None:
                 axes.add_patch(PathPatch(outline, facecolor=paint, linewidth=0, clip_on=False))
         crosses = [(end, y + thick / 2) for _, end, y, fine in boxes if not fine]
         for x, y in crosses[:: math.ceil(len(crosses) / _MOST_CROSSES) or 1]:
-            axes.plot(x, y, "x", color=_INK, markersize=4.5, markeredgewidth=1, clip_on=False)
+            axes.plot(x, y, "x", color=INK, markersize=4.5, markeredgewidth=1, clip_on=False)
         end_s = max((bar.end_s for bar in bars), default=0.0)
         panel.write_end(number, end_s / unit_s, _span(end_s) if bars else "no requests")
     for number in range(1, len(lanes)):
-        axes.axhline(number, color=_GRID, linewidth=0.8)
+        axes.axhline(number, color=GRID, linewidth=0.8)
     notes = ["Number: when the last one ended."]
     notes += ["Red with a cross: failed."] if any(_failures(lane) for lane in lanes) else []
     notes += [f"A bar stands for {each} requests, failed if one did."] if each > 1 else []
@@ -251,7 +210,7 @@ def _round(lane: Lane) -> str:
 
 def _describe(what: str, lanes: Sequence[Lane], words: Callable[[Lane], str]) -> str:
     """Return a drawing in words, for those who cannot see it."""
-    return _printable(f"{what}: {'; '.join(f'{lane.name} {words(lane)}' for lane in lanes)}.")
+    return printable(f"{what}: {'; '.join(f'{lane.name} {words(lane)}' for lane in lanes)}.")
 
 
 def _span(seconds: float) -> str:
@@ -269,36 +228,14 @@ def _unit(spans_s: Sequence[float]) -> tuple[float, str]:
     return (1.0, "seconds") if longest_s < 300 else (60.0, "minutes")
 
 
-def _printable(text: str) -> str:
-    """Return the text without what XML does not allow: control characters and half surrogates."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
 # ------------------------------------------------------------------------------------------------ paper, axes, text
-
-
-@contextmanager
-def _settled(size: float = 10) -> Iterator[None]:
-    """Draw the same for everybody: without the user's matplotlibrc, and `$` in a name is a dollar."""
-    settings = {"font.size": size, "text.parse_math": False, "text.color": _INK, "svg.hashsalt": "runner"}
-    with style.context(["default", settings, {"svg.fonttype": "none"}]), warnings.catch_warnings():
-        # The font of the PNG lacks some scripts. In the SVG the reader's fonts draw them.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
-
-
-def _figure(name: str, label: str, wide: float, high: float) -> Figure:
-    figure = Figure(figsize=(wide / 72, high / 72), facecolor=_PAPER)
-    figure.set_gid(name)
-    figure.set_label(label)
-    return figure
 
 
 def _alone(name: str, label: str, lanes: Sequence[Lane], row: float, draw: Callable[[_Panel], None]) -> Figure:
     """Return a figure with one drawing, as high as its lanes need."""
-    with _settled():
+    with settled():
         top, bottom, right, tall = 24.0, 60.0, 2 * _column(lanes) if draw is _dots else 6.0, row * len(lanes)
-        figure = _figure(name, label, _WIDTH, top + tall + bottom)
+        figure = sheet(name, label, _WIDTH, top + tall + bottom)
         names = _Names(lanes, row, letters=16)
         panel = _Panel(figure, (names.width, bottom, _WIDTH - names.width - right, tall), lanes)
         names.write(panel)
@@ -310,9 +247,9 @@ class _Names:
     """The names of the lanes, on as many lines as a row has room for. The page says them in full."""
 
     def __init__(self, lanes: Sequence[Lane], row: float, letters: int) -> None:
-        lines = max(int(row / (1.25 * _size())), 1)
-        self._texts = [_wrapped(_printable(lane.name), letters, lines) for lane in lanes]
-        self.width = max(_width(text) for text in self._texts) + 10
+        lines = max(int(row / (1.25 * font_size())), 1)
+        self._texts = [_wrapped(printable(lane.name), letters, lines) for lane in lanes]
+        self.width = max(text_width(text) for text in self._texts) + 10
 
     def write(self, panel: _Panel) -> None:
         panel.axes.set_yticks([number + 0.5 for number in range(len(self._texts))], self._texts)
@@ -345,20 +282,20 @@ class _Panel:
         self.axes = axes = figure.add_axes(place, facecolor="none")
         axes.set_ylim(len(lanes), 0)
         axes.set_yticks([])
-        axes.tick_params(length=0, pad=5, labelcolor=_INK, labelsize=_size())
-        axes.grid(axis="x", color=_GRID, linewidth=0.8)
+        axes.tick_params(length=0, pad=5, labelcolor=INK, labelsize=font_size())
+        axes.grid(axis="x", color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[:].set_visible(False)
 
     def rows(self) -> Iterator[tuple[int, Lane, str]]:
         for number, lane in enumerate(self.lanes):
-            yield number, lane, _LANES[number % len(_LANES)]
+            yield number, lane, LANES[number % len(LANES)]
 
     def write_end(self, number: int, x: float, text: str, bold: bool = False) -> None:
         """Write to the right of where a lane ends, and make the axis so long that the text fits."""
         weight = "bold" if bold else "normal"
         self.axes.annotate(text, (x, number + 0.5), (6, 0), "data", "offset points", va="center", weight=weight)
-        room = self._width - 8 - _width(text) * (1.12 if bold else 1)
+        room = self._width - 8 - text_width(text) * (1.12 if bold else 1)
         self._limit = max(self._limit, x * self._width / max(room, self._width / 4))
         self.axes.set_xlim(0, self._limit or 1)
 
@@ -372,50 +309,16 @@ class _Panel:
 
     def finish(self, title: str, unit: str, note: str, beyond: float = 0.0) -> None:
         """Write what is around the drawing; `beyond` its right end the note may go on."""
-        self.axes.set_title(title, loc="left", fontsize=_size() * 1.1, weight="bold", pad=8)
+        self.axes.set_title(title, loc="left", fontsize=font_size() * 1.1, weight="bold", pad=8)
         if self.axes.get_xscale() == "linear":
             self.axes.xaxis.set_major_locator(MaxNLocator(max(int(self._width / 40), 2), steps=[1, 2, 2.5, 5, 10]))
         self.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-        lines = [unit, *textwrap.wrap(note, int((self._width + beyond) / (0.54 * _size())))]
+        lines = [unit, *textwrap.wrap(note, int((self._width + beyond) / (0.54 * font_size())))]
         self.axes.annotate(
-            "\n".join(lines), (0, 0), (0, -_size() - 10), "axes fraction", "offset points", va="top", color=_MUTED
+            "\n".join(lines), (0, 0), (0, -font_size() - 10), "axes fraction", "offset points", va="top", color=MUTED
         )
-
-
-def _size() -> float:
-    return float(matplotlib.rcParams["font.size"])
-
-
-def _width(text: str) -> float:
-    """Return how wide the longest line of a text is in the font of the PNG, which is wider than most."""
-    lines = [TextPath((0, 0), line, size=_size()) for line in text.split("\n") if line.strip()]
-    return max((float(line.get_extents().width) for line in lines), default=0.0)
 
 
 def _column(lanes: Sequence[Lane]) -> float:
     """Return the room for p50, and as much for p95."""
-    return max(_width(text) for lane in lanes for text in ("p50", *_percentiles(lane))) + 14
-
-
-def _svg(figure: Figure, paper: str) -> str:
-    with _settled(), io.StringIO() as written:
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # the defaults name a version and the time
-        figure.savefig(written, format="svg", facecolor=paper, metadata=nothing)
-        drawing = written.getvalue()
-    drawing = drawing[drawing.index("<svg") :].strip()
-    referred = set(re.findall(r"[(\"]#([\w-]+)[)\"]", drawing))
-    name = figure.get_gid()
-
-    def rewrite(tag: re.Match[str]) -> str:
-        text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in referred else "", tag[0])
-        text = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", text)
-        text = re.sub("font-family: [^;]*sans-serif", "font-family: system-ui, sans-serif", text)
-        text = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", text)
-        for color, variable in _VARIABLES.items():  # what does not know variables keeps the first of the two
-            text = re.sub(rf"(fill|stroke): {color}", rf"\g<0>; \g<1>: var({variable})", text)
-        return text
-
-    # matplotlib escapes < and > wherever they do not belong to a tag, so that the words in between stay as they are.
-    drawing = re.sub(r"<[^<>]+>", rewrite, drawing)
-    label = html.escape(str(figure.get_label()))
-    return drawing.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return max(text_width(text) for lane in lanes for text in ("p50", *_percentiles(lane))) + 14

@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from runner.compare.figures import THEME, Lane, latencies, svg_text, total_times, waterfall
+from runner.compare.figures import Lane, latencies, total_times, waterfall
+from runner.drawing import THEME, svg_text
 
 # Names, notes and error messages come from elsewhere. They are escaped; should one slip through, it still cannot run
 # or fetch anything.

@@ -155,6 +155,7 @@ class Comparison:
         }
 
     def _draw(self) -> None:
+        from runner import drawing
         from runner.compare import figures
         from runner.compare.page import page
 
@@ -174,8 +175,8 @@ class Comparison:
             page(title, facts, self.conclusion, ("", *_SPEED, *_ANSWERS), rows, self._notes(), lanes),
         )
         slide = figures.slide(lanes, title)
-        figures.save_svg(slide, self.folder / "comparison.svg")
-        figures.save_png(slide, self.folder / "comparison.png")
+        drawing.save_svg(slide, self.folder / "comparison.svg")
+        drawing.save_png(slide, self.folder / "comparison.png")
 
     def _title_of_endpoint(self) -> str:
         names = ", ".join(endpoint.name for endpoint in self._job.pool)
