@@ -12,7 +12,6 @@ from runner.load import load_job
 from runner.plan import Plan, make_plan
 from runner.progress import duration
 from runner.records import Usage
-from runner.requests import CHARACTERS_PER_TOKEN
 
 _SHOWN_CHARACTERS = 3000
 
@@ -92,7 +91,8 @@ def dry_run(job_file: Path, overrides: Mapping[str, str]) -> Estimate:
     inputs = [request.input_tokens for request in requests]
     mean_input = sum(inputs) / len(inputs) if inputs else 0.0
     most = plan.builder.max_output_tokens
-    fewest = _shortest_answer(plan) if most is None else min(most, _shortest_answer(plan))
+    shortest = plan.answer.shortest_tokens
+    fewest = shortest if most is None else min(most, shortest)
     limits = job.limits
     minutes = []
     if limits.requests_per_minute:
@@ -114,17 +114,6 @@ def dry_run(job_file: Path, overrides: Mapping[str, str]) -> Estimate:
         (_cost(plan, rows, inputs, fewest), None if most is None else _cost(plan, rows, inputs, most)),
         max(minutes) * 60 if minutes else None,
     )
-
-
-def _shortest_answer(plan: Plan) -> int:
-    """Return about how many tokens an answer has at least."""
-    labels = plan.job.spec.output.labels
-    if labels is not None:
-        return round((min(map(len, labels)) + len('{"label":""}')) / CHARACTERS_PER_TOKEN)
-    if plan.answer.schema is not None:
-        required = plan.answer.schema.get("required", ())
-        return max(1, round(sum(len(name) + len('"":1') for name in required) / CHARACTERS_PER_TOKEN))
-    return 1
 
 
 def _cost(plan: Plan, rows: int, inputs: Sequence[int], output_tokens: int) -> float | None:

@@ -173,7 +173,7 @@ class Execution:
             if reason is not None:
                 manifest.stopped_by = {"kind": self._session.ended, "message": reason.message, "hint": reason.hint}
         wall_s = sum(session.wall_s for session in manifest.sessions)
-        manifest.summary = summarize(self._folder, manifest.schema, wall_s, _counted_column(self._plan))
+        manifest.summary = summarize(self._folder, manifest.schema, wall_s)
         with suppress(OSError):  # on a full disk the rows matter; the summary can be made again
             manifest.save(self._folder)
         return Outcome(self._folder, manifest, self._exit_code(), None if self._complete else self._stopped_by)
@@ -202,7 +202,3 @@ def _soon() -> Callable[[Callable[[], None]], None]:
 def finished_code(manifest: Manifest) -> Exit:
     """Return the exit code of a run that has a result for every row."""
     return Exit.SOME_FAILED if manifest.summary["failed"] else Exit.OK
-
-
-def _counted_column(plan: Plan) -> str | None:
-    return plan.answer.fields[0].name if plan.job.spec.output.labels is not None else None

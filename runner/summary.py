@@ -6,33 +6,29 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from runner import parts, stats
+from runner.answer_stats import AnswerStats
 
 _BATCH_ROWS = 20_000
 
 
-def summarize(folder: Path, schema: pa.Schema, wall_s: float, counted: str | None = None) -> dict[str, Any]:
+def summarize(folder: Path, schema: pa.Schema, wall_s: float) -> dict[str, Any]:
     """Return the numbers of a run. Its cost is null where that of some rows is unknown.
 
     Args:
+        schema: of the whole output.
         wall_s: time spent on it, over all its sessions.
-        counted: a column with few different values, such as labels, to count.
 
     Raises:
         FatalError: a part or journal is damaged.
     """
     total = stats.Stats()
-    answers: dict[str, int] = {}
-    columns = [*stats.COLUMNS, *([counted] if counted else [])]
-
-    few = pa.schema([schema.field(name) for name in columns])
+    answers = AnswerStats(schema)
+    few = pa.schema([schema.field(name) for name in (*stats.COLUMNS, *answers.columns)])
     for table in parts.stored(folder, few, _BATCH_ROWS):
         total.add(table)
-        if counted:
-            for entry in pc.value_counts(table.column(counted).drop_null()).to_pylist():
-                answers[entry["values"]] = answers.get(entry["values"], 0) + entry["counts"]
+        answers.add(table)
     known = total.without_price + total.without_usage == 0
     return {
         "rows": total.rows,
@@ -40,7 +36,7 @@ def summarize(folder: Path, schema: pa.Schema, wall_s: float, counted: str | Non
         "failed": total.failed,
         "errors": total.errors,
         "attempts": total.attempts,
-        "answers": dict(sorted(answers.items(), key=lambda entry: (-entry[1], entry[0]))),
+        **answers.as_json(),
         "tokens": total.tokens,
         "cost_usd": round(total.cost_usd, 6) if known else None,
         "cost_at_least_usd": round(total.cost_usd, 6),

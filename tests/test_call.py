@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from virtual_time import VirtualClock, run
 
-from runner.answer import labels_answer
+from runner.answer import OneLabel
 from runner.call import Call, TokenEstimate
 from runner.client import FakeClient
 from runner.dialects import dialect
@@ -53,7 +53,7 @@ class Scene:
         self.limiter = Limiter(waiting=self.stop.waiting)
         self.tally = Tally()
         self.call = Call(
-            self.client, self.limiter, dialect("chat"), labels_answer(["yes", "no"], "label"), Tariff(None, {}),
+            self.client, self.limiter, dialect("chat"), OneLabel(["yes", "no"], "label"), Tariff(None, {}),
             RetrySpec(**retry), self.stop, self.tally, VirtualClock(), endpoint="fake", estimate=TokenEstimate(None),
         )  # fmt: skip
 

@@ -43,7 +43,8 @@ ORDER = [
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules"},
     {"sections", "simulator.settings", "strategies", "spec", "models", "config", "load", "snapshot"},
     {"template", "limits", "retry", "prices", "dataset", "client", "journal", "tally", "pace", "simulator"},
-    {"openai_errors", "openai_client", "dialects", "answer", "output", "requests", "stats", "manifest", "places"},
+    {"openai_errors", "openai_client", "dialects", "output", "requests", "stats", "manifest", "places"},
+    {"answer", "answer_stats", "questions", "questionnaire"},
     {"call", "parts", "runs", "steady", "workers"},
     {
         "strategies.sequential",

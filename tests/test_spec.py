@@ -140,7 +140,7 @@ output: {rows_per_part: 0}
 # choices
 
 api: response
-    error: `api` must be `responses` or `chat`, got "response"
+    error: `api` must be one of `responses`, `chat` or `decisions`, got "response"
     hint: did you mean `responses`?
 
 input: {path: x, format: cvs}

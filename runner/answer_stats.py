@@ -1,0 +1,106 @@
+"""What a run's answers amount to: how often each was given, averages, refusals, and rows that need review.
+
+Which columns to look at is written into the output's schema, so that a run can be counted from its folder alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from runner.sections import NEEDS_REVIEW, REFUSED
+
+_SUMMARY, _QUESTION = b"runner:summary", b"runner:question"
+
+
+def counted(field: pa.Field, question: str = "") -> pa.Field:
+    """Mark a column whose values are few, or lists of a few: the summary counts them.
+
+    Args:
+        question: whose answer it is; none for the label of a job that asks for nothing else.
+    """
+    return field.with_metadata({_SUMMARY: b"counts", _QUESTION: question.encode()})
+
+
+def averaged(field: pa.Field, question: str) -> pa.Field:
+    """Mark a column of numbers: the summary has their mean."""
+    return field.with_metadata({_SUMMARY: b"mean", _QUESTION: question.encode()})
+
+
+class AnswerStats:
+    """Counts over rows of output; their memory is that of the different answers.
+
+    Args:
+        schema: of the whole output.
+
+    Attributes:
+        columns: what `add` looks at.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._counts: dict[str, dict[str, int]] = {}
+        self._sums: dict[str, tuple[float, int]] = {}
+        self._refused: dict[str, int] = {}
+        self._needs_review = 0
+        self._question: dict[str, str] = {}
+        for field in schema:
+            known = field.metadata or {}
+            if known.get(_SUMMARY) == b"counts":
+                self._counts[field.name] = {}
+            elif known.get(_SUMMARY) == b"mean":
+                self._sums[field.name] = (0.0, 0)
+            if _SUMMARY in known:
+                self._question[field.name] = known[_QUESTION].decode()
+        # An input column may have such a name too, where the answer has none.
+        kinds = {REFUSED: pa.list_(pa.string()), NEEDS_REVIEW: pa.bool_()}
+        self._own = [name for name, kind in kinds.items() if name in schema.names and schema.field(name).type == kind]
+        self.columns = [*self._question, *(self._own if self._question else ())]
+
+    def add(self, table: pa.Table) -> None:
+        """Count the rows of a table that has these columns."""
+        for name, counts in self._counts.items():
+            _count(table.column(name), counts)
+        for name, (total, rows) in self._sums.items():
+            column = table.column(name)
+            self._sums[name] = total + (pc.sum(column).as_py() or 0.0), rows + len(column) - column.null_count
+        if REFUSED in self.columns:
+            _count(table.column(REFUSED), self._refused)
+        if NEEDS_REVIEW in self.columns:
+            self._needs_review += pc.sum(table.column(NEEDS_REVIEW)).as_py() or 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return `answers` (of labels), `questions` by name, `refused` by question, and `needs_review`.
+
+        What the output has no columns for is left out, but for `answers`.
+        """
+        answers: dict[str, int] = {}
+        questions: dict[str, dict[str, Any]] = {}
+        for name, question in self._question.items():
+            if not question:
+                answers = _in_order(self._counts[name])
+            elif name in self._counts:
+                questions.setdefault(question, {})["answers"] = _in_order(self._counts[name])
+            else:
+                total, rows = self._sums[name]
+                questions.setdefault(question, {})["mean"] = round(total / rows, 4) if rows else None
+        found: dict[str, Any] = {"answers": answers}
+        if questions:
+            found["questions"] = questions
+        if REFUSED in self.columns:
+            found["refused"] = _in_order(self._refused)
+        if NEEDS_REVIEW in self.columns:
+            found["needs_review"] = self._needs_review
+        return found
+
+
+def _count(column: pa.ChunkedArray, counts: dict[str, int]) -> None:
+    if pa.types.is_list(column.type):
+        column = pc.list_flatten(column)
+    for entry in pc.value_counts(column.drop_null()).to_pylist():
+        counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
+
+
+def _in_order(counts: dict[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
