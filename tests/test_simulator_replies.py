@@ -14,9 +14,10 @@ from openai.types.responses import Response
 
 from runner.simulator.draws import Draws, digest_of
 from runner.simulator.fitting import Fitting, Unfit
+from runner.simulator.judgement import Judge, options
 from runner.simulator.service import Answer, Service
 from runner.simulator.settings import SimulatorSettings
-from runner.simulator.words import best_choices, stems, words
+from runner.simulator.words import words
 
 PATHS = {"chat": "/v1/chat/completions", "responses": "/v1/responses"}
 LABELS = {
@@ -156,7 +157,7 @@ def test_replies_have_the_shape_of_the_sdks_types(api: str, schema: Any):
         assert chat.usage.prompt_tokens_details is not None
         assert chat.usage.completion_tokens_details is not None
         assert chat.usage.total_tokens == chat.usage.prompt_tokens + chat.usage.completion_tokens
-        assert (answer.input_tokens, answer.output_tokens) == (chat.usage.prompt_tokens, chat.usage.completion_tokens)
+        assert answer.tokens[:2] == (chat.usage.prompt_tokens, chat.usage.completion_tokens)
     else:
         response = Response.model_validate_json(answer.content, strict=True)
         assert response.status == "completed"
@@ -164,10 +165,7 @@ def test_replies_have_the_shape_of_the_sdks_types(api: str, schema: Any):
         assert response.usage is not None
         assert response.usage.input_tokens_details.cached_tokens == 0
         assert response.usage.output_tokens_details.reasoning_tokens == 0
-        assert (answer.input_tokens, answer.output_tokens) == (
-            response.usage.input_tokens,
-            response.usage.output_tokens,
-        )
+        assert answer.tokens[:2] == (response.usage.input_tokens, response.usage.output_tokens)
     assert answer.headers["x-request-id"].startswith("req_")
     assert answer.headers["openai-processing-ms"] == "0"
 
@@ -175,10 +173,10 @@ def test_replies_have_the_shape_of_the_sdks_types(api: str, schema: Any):
 @pytest.mark.parametrize("api", PATHS)
 def test_input_tokens_are_those_of_messages_and_schema(api: str):
     text = len("Sort: physics.") + len("A mathematical proof")
-    assert ask(api, asked(api)).input_tokens == math.ceil(text / 4)
+    assert ask(api, asked(api)).tokens.input == math.ceil(text / 4)
     schema = {"type": "object", "properties": {"größe": {"type": "integer"}}, "required": ["größe"]}
     written = len(json.dumps(schema, ensure_ascii=False, separators=(",", ":")))
-    assert ask(api, asked(api, schema=schema)).input_tokens == math.ceil((text + written) / 4)
+    assert ask(api, asked(api, schema=schema)).tokens.input == math.ceil((text + written) / 4)
 
 
 @pytest.mark.parametrize("api", PATHS)
@@ -186,7 +184,7 @@ def test_a_reply_longer_than_asked_for_is_cut(api: str):
     most = {"max_tokens": 3} if api == "chat" else {"max_output_tokens": 3}
     answer = ask(api, asked(api, "many words " * 50, **most))
     assert len(said(api, answer)) == 12
-    assert answer.output_tokens == 3
+    assert answer.tokens.output == 3
     whole = json.loads(answer.content)
     if api == "chat":
         assert whole["choices"][0]["finish_reason"] == "length"
@@ -218,11 +216,18 @@ def test_labels_that_nothing_speaks_for_are_spread():
     assert len(picked) == 4
 
 
-def test_choices():
-    text = stems(words("The cats sat; cats of mathematics"))
-    assert best_choices(["a cat", "mathematical cat", "dog"], text) == ["mathematical cat"]
-    assert best_choices(["the cat", "mathematician"], text) == ["the cat"]
-    assert best_choices(["of the", "dog"], text) == ["of the", "dog"]
+@pytest.mark.parametrize(
+    ("choices", "best"),
+    [
+        (("a cat", "mathematical cat", "dog"), {"mathematical cat"}),
+        (("the cat", "mathematician"), {"the cat"}),
+        (("of the", "dog"), {"of the", "dog"}),
+    ],
+)
+def test_choices(choices: tuple[str, ...], best: set[str]):
+    text = "The cats sat; cats of mathematics"
+    drawn = [Judge(number, "m", text, words(text)).choose("which", options(choices)) for number in range(30)]
+    assert {choices[at] for at in drawn} == best
 
 
 def test_the_same_seed_and_body_give_the_same_bytes():
@@ -266,7 +271,7 @@ def test_latencies_are_distributed_as_asked():
 )
 def test_a_schema_that_nothing_fits_is_said_to_be_so(schema: Any):
     with pytest.raises(Unfit):
-        Fitting(schema, [], stems([]), Draws(b"name", "test")).value()
+        Fitting(schema, [], Judge(0, "m", "", []), Draws(b"name", "test")).value()
 
 
 @pytest.mark.parametrize("schema", [{"enum": []}, {"type": "object", "properties": 3}, {"minItems": "two"}])

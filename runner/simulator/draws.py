@@ -32,7 +32,7 @@ class Draws:
     __slots__ = ("_block", "_key", "_left")
 
     def __init__(self, name: bytes, purpose: str) -> None:
-        self._key = name + purpose.encode()
+        self._key = name + purpose.encode(errors="surrogatepass")  # a purpose may quote what a client sent
         self._block = 0
         self._left: list[int] = []
 

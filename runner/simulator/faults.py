@@ -6,7 +6,7 @@ from math import exp, log
 from statistics import NormalDist
 
 from runner.simulator.draws import Draws
-from runner.simulator.settings import Faults, Latency
+from runner.simulator.settings import BY_BODY, Faults, Latency
 
 _NORMAL = NormalDist()
 _Z95 = _NORMAL.inv_cdf(0.95)
@@ -20,7 +20,7 @@ class FaultTable:
         self._steps: list[tuple[float, str]] = []
         end = 0.0
         for kind, probability in faults:
-            if probability and kind != "bad_request":
+            if probability and kind not in BY_BODY:
                 end += probability
                 self._steps.append((end, kind))
 

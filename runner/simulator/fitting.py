@@ -6,16 +6,16 @@ anyOf, oneOf, allOf, $ref within the schema, and the bounds of each. `pattern` a
 
 from __future__ import annotations
 
-from collections import Counter
 from math import ceil, floor
 from typing import Any
 
 from runner.simulator.draws import Draws
-from runner.simulator.words import best_choices
+from runner.simulator.judgement import Judge, Options, options
 
 _DEEP = 6  # from here on a recursive schema is led to its end
 _TOO_DEEP = 60
 _FILLER = ("of", "the", "sample", "text", "made", "up", "by", "a", "simulator")
+_CONFIDENCE = "_confidence"  # a property named so says how sure the answer is that stands beside it
 _TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
 
 
@@ -29,14 +29,14 @@ class Fitting:
     Args:
         schema: a JSON Schema, as parsed JSON.
         text: the user's text as a list of words, to quote from.
-        stems: the stems of that text, to choose by.
+        judge: who chooses by that text.
         draws: where chance comes from.
     """
 
-    def __init__(self, schema: Any, text: list[str], stems: Counter[str], draws: Draws) -> None:
+    def __init__(self, schema: Any, text: list[str], judge: Judge, draws: Draws) -> None:
         self._root = schema
         self._text = text
-        self._stems = stems
+        self._judge = judge
         self._draws = draws
 
     def value(self) -> Any:
@@ -45,9 +45,10 @@ class Fitting:
         Raises:
             Unfit: the schema refers to nothing, never ends, or allows nothing.
         """
-        return self._fit(self._root, 0)
+        return self._fit(self._root, 0, "")
 
-    def _fit(self, schema: Any, depth: int) -> Any:
+    def _fit(self, schema: Any, depth: int, path: str) -> Any:
+        """A value for what stands at that path, such as `people[1].name`."""
         if schema is True:
             return self._words(3)
         if not isinstance(schema, dict):
@@ -58,16 +59,20 @@ class Fitting:
         if "const" in schema:
             return schema["const"]
         if "enum" in schema:
-            return self._choice(schema["enum"])
+            return self._choice(schema, path)
         kind = self._type(schema, depth)
         if kind == "object":
-            return self._object(schema, depth)
+            return self._object(schema, depth, f"{path}." if path else "")
         if kind == "array":
-            return self._array(schema, depth)
+            return self._array(schema, depth, path)
         if kind == "string":
             return self._string(schema)
+        if kind == "number" and _is_probability(schema) and (statement := _said(schema)):
+            return self._judge.likelihood(path, statement)
         if kind in ("integer", "number"):
             return self._number(schema, whole=kind == "integer")
+        if kind == "boolean" and (statement := _said(schema)):
+            return self._judge.likelihood(path, statement) >= 0.5
         return self._draws.unit() < 0.5 if kind == "boolean" else None
 
     def _resolved(self, schema: dict[str, Any], depth: int) -> dict[str, Any]:
@@ -106,7 +111,7 @@ class Fitting:
     def _branch(self, branches: list[Any], depth: int) -> Any:
         consts = [branch["const"] for branch in branches if isinstance(branch, dict) and "const" in branch]
         if len(consts) == len(branches):
-            return {"const": self._choice(consts)}
+            return {"enum": consts}
         if depth >= _DEEP:
             flat = [branch for branch in branches if _is_flat(branch)]
             branches = flat or branches
@@ -114,13 +119,22 @@ class Fitting:
             branches = [branch for branch in branches if branch != {"type": "null"}] or branches
         return self._draws.pick(branches)
 
-    def _choice(self, choices: Any) -> Any:
-        if not isinstance(choices, list) or not choices:
-            raise Unfit("`enum` must list at least one value")
-        texts = [choice for choice in choices if isinstance(choice, str)]
-        if texts:
-            return self._draws.pick(best_choices(texts, self._stems))
-        return self._draws.pick(choices)
+    def _choice(self, schema: dict[str, Any], path: str) -> Any:
+        texts, among = _choices(schema)
+        return texts[self._judge.choose(path, among)] if among else self._draws.pick(schema["enum"])
+
+    def _confidence(self, schema: Any, depth: int, path: str) -> float | None:
+        """How sure the value of that property is; None where nothing is known of it."""
+        if not isinstance(schema, dict):
+            return None
+        schema = self._resolved(schema, depth)
+        if "enum" in schema:
+            _, among = _choices(schema)
+            return max(self._judge.probabilities(path, among)) if among else None
+        if schema.get("type") == "boolean" and (statement := _said(schema)):
+            likelihood = self._judge.likelihood(path, statement)
+            return max(likelihood, 1 - likelihood)
+        return None
 
     def _type(self, schema: dict[str, Any], depth: int) -> str:
         kind = schema.get("type")
@@ -141,7 +155,7 @@ class Fitting:
             raise Unfit(f"`type` must be one of {', '.join(_TYPES)}, got {kind!r}")
         return str(kind)
 
-    def _object(self, schema: dict[str, Any], depth: int) -> dict[str, Any]:
+    def _object(self, schema: dict[str, Any], depth: int, inside: str) -> dict[str, Any]:
         properties = schema.get("properties") or {}
         required = schema.get("required") or []
         value: dict[str, Any] = {}
@@ -149,34 +163,47 @@ class Fitting:
             if name in required or depth < _DEEP:
                 if part is False:
                     continue
-                value[name] = self._fit(part, depth + 1)
+                if name.endswith(_CONFIDENCE) and isinstance(part, dict) and _is_probability(part):
+                    beside = name.removesuffix(_CONFIDENCE)
+                    if (sure := self._confidence(properties.get(beside), depth, inside + beside)) is not None:
+                        value[name] = sure
+                        continue
+                value[name] = self._fit(part, depth + 1, inside + name)
         more = schema.get("additionalProperties", True)
         for name in required:
             if name not in value:
-                value[name] = self._fit(more, depth + 1)
+                value[name] = self._fit(more, depth + 1, inside + name)
         extra = 0
         while len(value) < schema.get("minProperties", 0):
             extra += 1
-            value.setdefault(f"property_{extra}", self._fit(more, depth + 1))
+            name = f"property_{extra}"
+            value.setdefault(name, self._fit(more, depth + 1, inside + name))
         return value
 
-    def _array(self, schema: dict[str, Any], depth: int) -> list[Any]:
+    def _array(self, schema: dict[str, Any], depth: int, path: str) -> list[Any]:
         first = schema.get("prefixItems") or []
         items = schema.get("items", True)
         least = schema.get("minItems", 0)
         most = schema.get("maxItems", max(least, 3))
         if most < least:
             raise Unfit("`maxItems` is below `minItems`")
+        if not first and isinstance(items, dict):
+            held = self._resolved(items, depth)
+            if "enum" in held:
+                texts, among = _choices({"description": _said(schema), **held})
+                if len(among) >= max(least, 1):  # several labels: each at most once, and all that the text speaks for
+                    chosen = self._judge.several(path, among, least, schema.get("maxItems", len(among)))
+                    return [texts[at] for at in chosen]
         size = least if depth >= _DEEP else least + self._draws.below(most - least + 1)
         if depth < _DEEP and size == 0 and most > 0:
             size = 1  # an empty list is a dull answer
         if items is False:
             size = min(size, len(first))
         value: list[Any] = []
-        for _ in range(20 * size):  # more than enough tries to find different values where they must differ
+        for attempt in range(20 * size):  # more than enough tries to find different values where they must differ
             if len(value) >= size:
                 break
-            each = self._fit(first[len(value)] if len(value) < len(first) else items, depth + 1)
+            each = self._fit(first[len(value)] if len(value) < len(first) else items, depth + 1, f"{path}[{attempt}]")
             if not (schema.get("uniqueItems") and each in value):
                 value.append(each)
         if schema.get("uniqueItems") and len(value) < least:
@@ -227,6 +254,25 @@ class Fitting:
             return " ".join(self._draws.pick(_FILLER) for _ in range(count))
         start = self._draws.below(max(1, len(self._text) - count + 1))
         return " ".join(self._text[start : start + count])
+
+
+def _choices(schema: dict[str, Any]) -> tuple[list[str], Options]:
+    """The texts of an enum, and what is known about each; none of both where it lists no text."""
+    enum = schema["enum"]
+    if not isinstance(enum, list) or not enum:
+        raise Unfit("`enum` must list at least one value")
+    texts = [choice for choice in enum if isinstance(choice, str)]
+    return texts, options(tuple(texts), (), _said(schema))
+
+
+def _said(schema: dict[str, Any]) -> str:
+    """The description of a schema, or nothing."""
+    said = schema.get("description")
+    return said if isinstance(said, str) else ""
+
+
+def _is_probability(schema: dict[str, Any]) -> bool:
+    return schema.get("minimum") == 0 and schema.get("maximum") == 1 and schema.get("multipleOf") is None
 
 
 def _formatted(kind: Any, draws: Draws) -> str | None:

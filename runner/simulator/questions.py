@@ -36,18 +36,38 @@ class Refused(Exception):  # noqa: N818 - a word of the protocol
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """One of the questions of a decisions request.
+
+    Attributes:
+        kind: `predicate`, `choice` or `score`.
+        name: the client's name for it, or None.
+        instructions: the question itself, as text.
+        values: what there is to choose from: choices, or the labels of the levels; none for a predicate.
+        descriptions: one for each value, empty where there is none.
+    """
+
+    kind: str
+    name: str | None
+    instructions: str
+    values: tuple[str | bool, ...] = ()
+    descriptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What a request asks for.
 
     Attributes:
-        api: `chat` or `responses`.
+        api: `chat`, `responses` or `decisions`.
         fields: the body, parsed.
         model: the model's name.
         user_text: what the user wrote, without instructions.
-        input_tokens: an estimate, of the messages and the schema.
+        input_tokens: an estimate, of the messages and the schema or the questions.
         max_output_tokens: the most output asked for, or None.
-        form: `text`, `json_object` or `json_schema`.
+        form: `text`, `json_object`, `json_schema` or `questions`.
         schema: the JSON Schema where `form` is `json_schema`.
+        asked: the questions where `form` is `questions`.
     """
 
     api: str
@@ -58,6 +78,7 @@ class Question:
     max_output_tokens: int | None
     form: str
     schema: Any
+    asked: tuple[Asked, ...] = ()
 
 
 def tokens_in(characters: int) -> int:
@@ -70,6 +91,33 @@ def read_question(api: str, body: bytes) -> Question:
 
     Args:
         api: `chat` or `responses`.
+
+    Raises:
+        Refused: 400, with the reason.
+    """
+    fields, model = fields_and_model(body)
+    if fields.get("stream"):
+        raise Refused(400, "The simulator does not stream.", code="unsupported_value", param="stream")
+    key = "messages" if api == "chat" else "input"
+    user, other = _texts(fields, key)
+    if api == "responses" and isinstance(instructions := fields.get("instructions"), str):
+        other.append(instructions)
+    form, schema = _format(api, fields)
+    limits = ("max_completion_tokens", "max_tokens") if api == "chat" else ("max_output_tokens",)
+    return Question(
+        api=api,
+        fields=fields,
+        model=model,
+        user_text="\n".join(user),
+        input_tokens=tokens_in(sum(map(len, user)) + sum(map(len, other)) + length_as_json(schema)),
+        max_output_tokens=_most(fields, limits),
+        form=form,
+        schema=schema,
+    )
+
+
+def fields_and_model(body: bytes) -> tuple[dict[str, Any], str]:
+    """A request body, parsed, and the model it names.
 
     Raises:
         Refused: 400, with the reason.
@@ -87,24 +135,7 @@ def read_question(api: str, body: bytes) -> Question:
     model = fields.get("model")
     if not isinstance(model, str) or not model:
         raise Refused(400, "you must provide a model parameter", code="missing_required_parameter", param="model")
-    if fields.get("stream"):
-        raise Refused(400, "The simulator does not stream.", code="unsupported_value", param="stream")
-    key = "messages" if api == "chat" else "input"
-    user, other = _texts(fields, key)
-    if api == "responses" and isinstance(instructions := fields.get("instructions"), str):
-        other.append(instructions)
-    form, schema = _format(api, fields)
-    limits = ("max_completion_tokens", "max_tokens") if api == "chat" else ("max_output_tokens",)
-    return Question(
-        api=api,
-        fields=fields,
-        model=model,
-        user_text="\n".join(user),
-        input_tokens=tokens_in(sum(map(len, user)) + sum(map(len, other)) + _length(schema)),
-        max_output_tokens=_most(fields, limits),
-        form=form,
-        schema=schema,
-    )
+    return fields, model
 
 
 def _texts(fields: dict[str, Any], key: str) -> tuple[list[str], list[str]]:
@@ -186,9 +217,9 @@ def _format(api: str, fields: dict[str, Any]) -> tuple[str, Any]:
     return "json_schema", holder["schema"]
 
 
-def _length(schema: Any) -> int:
-    """How many characters a schema has: the model reads it like a message."""
-    return 0 if schema is None else len(json.dumps(schema, ensure_ascii=False, separators=(",", ":")))
+def length_as_json(value: Any) -> int:
+    """How many characters a schema, or a list of questions, has: the model reads it like a message."""
+    return 0 if value is None else len(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def _most(fields: dict[str, Any], names: tuple[str, ...]) -> int | None:

@@ -172,7 +172,9 @@ class _Server(web.Server):
         answer: Answer | None = None
         try:
             body = await request.read()
-            answer = service.answer(request.method, path, request.headers.get("Authorization"), body)
+            headers = request.headers
+            organization = headers.get("OpenAI-Organization")
+            answer = service.answer(request.method, path, headers.get("Authorization"), body, organization)
             if answer.delay_s > 0:
                 await asyncio.sleep(answer.delay_s)
             if answer.cut is None:

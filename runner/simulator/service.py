@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
+from runner.simulator.accounts import Account, Accounts
+from runner.simulator.decisions import read_decision
 from runner.simulator.draws import Draws, digest_of, label_of
 from runner.simulator.faults import FaultTable, latency_of
-from runner.simulator.limits import Limits, retry_headers
+from runner.simulator.limits import retry_headers
 from runner.simulator.questions import Question, Refused, read_question
-from runner.simulator.replies import CREATED, Reply, compact_json, envelope, write_reply
-from runner.simulator.settings import SimulatorSettings
-from runner.simulator.stats import Stats
+from runner.simulator.replies import CREATED, Reply, charge, compact_json, envelope, write_reply
+from runner.simulator.settings import BY_BODY, SimulatorSettings
+from runner.simulator.stats import NOTHING, Stats, Tokens
 
-_APIS = {"/v1/chat/completions": "chat", "/v1/responses": "responses"}
+_APIS = {"/v1/chat/completions": "chat", "/v1/responses": "responses", "/v1/decisions": "decisions"}
 _HTML = b"<!doctype html><html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 # The kinds of fault after which a client still holds an answer that it can use and has paid for.
 _STILL_ANSWERS = frozenset({None, "hang", "refusal", "no_usage"})
@@ -32,8 +34,8 @@ class Answer:
         delay_s: seconds to wait before sending.
         cut: how many bytes of the content are sent before the connection is closed, 0 for no answer at all; None: all.
         digest: the body this answers, when it is an answer that a client can use, else None.
-        input_tokens: what the answer is charged for.
-        output_tokens: what the answer is charged for.
+        tokens: what the answer is charged for.
+        account: whose request it answers; None where that is not known.
     """
 
     status: int
@@ -43,8 +45,8 @@ class Answer:
     delay_s: float = 0.0
     cut: int | None = None
     digest: bytes | None = None
-    input_tokens: int = 0
-    output_tokens: int = 0
+    tokens: Tokens = NOTHING
+    account: Account | None = None
 
 
 class Service:
@@ -58,17 +60,15 @@ class Service:
     def __init__(self, settings: SimulatorSettings, now: Callable[[], float]) -> None:
         self._settings = settings
         self._now = now
-        self._keys = frozenset(settings.api_keys)
+        self._accounts = Accounts(settings, now)
         self._models = frozenset(settings.models)
         self._faults = FaultTable(settings.faults)
-        self._limits = Limits(settings.requests_per_minute, settings.tokens_per_minute, now)
-        self.stats = Stats()
-        self._promised = 0
+        self.stats = Stats(self._accounts.names)
 
     def reset(self) -> None:
-        """Forget what was seen: counters, attempts and the used quota. Limits go on."""
+        """Forget what was seen: counters, attempts and the used quotas. Limits go on."""
         self.stats.reset()
-        self._promised = 0
+        self._accounts.reset()
 
     def began(self) -> None:
         """A request arrived."""
@@ -77,54 +77,64 @@ class Service:
     def sent(self, answer: Answer) -> None:
         """The answer was written."""
         stats = self.stats
-        stats.statuses[answer.status] += 1
-        stats.input_tokens += answer.input_tokens
-        stats.output_tokens += answer.output_tokens
+        stats.all.answered(answer.status, answer.tokens)
+        if answer.account is not None and answer.account.name is not None:
+            stats.accounts[answer.account.name].answered(answer.status, answer.tokens)
         if answer.digest is not None:
             stats.bodies.answered(answer.digest)
 
     def abandoned(self, answer: Answer | None) -> None:
         """The client went away before the answer was written."""
         self.stats.abandoned += 1
-        if answer is not None and answer.digest is not None and self._promised:
-            self._promised -= 1
+        if answer is not None and answer.digest is not None and answer.account is not None:
+            answer.account.take_back()
 
-    def answer(self, method: str, path: str, authorization: str | None, body: bytes) -> Answer:
-        """Decide the answer to one request."""
+    def answer(
+        self, method: str, path: str, authorization: str | None, body: bytes, organization: str | None = None
+    ) -> Answer:
+        """Decide the answer to one request.
+
+        Args:
+            authorization: the header `Authorization`.
+            organization: the header `OpenAI-Organization`.
+        """
+        account = None
         try:
-            self._check_key(authorization)
-            if method == "POST" and path in _APIS:
-                return self._create(_APIS[path], body)
-            if method == "GET" and path == "/v1/models":
-                return _json(200, {"object": "list", "data": [_model(name) for name in self._model_names()]})
-            if method == "GET" and path.startswith("/v1/models/"):
-                name = unquote(path.removeprefix("/v1/models/"))
-                self._check_model(name)
-                return _json(200, _model(name))
-            raise Refused(404, f"Invalid URL ({method} {path})")
+            account = self._accounts.whose(authorization)
+            if account.name is not None:
+                self.stats.accounts[account.name].requests += 1
+                account.admit(organization)
+            answer = self._route(method, path, body, account)
         except Refused as refused:
             digest = digest_of(self._settings.seed, body)
-            return _json(refused.status, refused.envelope, _request_id(digest, -1))
+            answer = _json(refused.status, refused.envelope, _request_id(digest, -1))
+        answer.account = account
+        return answer
 
-    def _create(self, api: str, body: bytes) -> Answer:
-        settings = self._settings
-        question = read_question(api, body)
+    def _route(self, method: str, path: str, body: bytes, account: Account) -> Answer:
+        if method == "POST" and path in _APIS:
+            return self._create(_APIS[path], body, account)
+        if method == "GET" and path == "/v1/models":
+            return _json(200, {"object": "list", "data": [_model(name) for name in self._model_names()]})
+        if method == "GET" and path.startswith("/v1/models/"):
+            name = unquote(path.removeprefix("/v1/models/"))
+            self._check_model(name)
+            return _json(200, _model(name))
+        raise Refused(404, f"Invalid URL ({method} {path})")
+
+    def _create(self, api: str, body: bytes, account: Account) -> Answer:
+        settings, limits = self._settings, account.limits
+        question = read_decision(body) if api == "decisions" else read_question(api, body)
         self._check_model(question.model)
-        if settings.quota_after is not None and self._promised >= settings.quota_after:
-            raise Refused(
-                429,
-                "You exceeded your current quota, please check your plan and billing details.",
-                kind="insufficient_quota",
-                code="insufficient_quota",
-            )
+        account.check_quota()
         digest = digest_of(settings.seed, body)
-        if (exceeded := self._limits.admit(question.input_tokens + (question.max_output_tokens or 0))) is not None:
+        if (exceeded := limits.admit(question.input_tokens + (question.max_output_tokens or 0))) is not None:
             unit = "RPM" if exceeded.limit == "requests" else "TPM"
             return _limited(
                 f"Rate limit reached for {question.model} on {exceeded.limit} per min ({unit}): "
                 f"Limit {exceeded.per_minute}. Please try again in {exceeded.retry_after_s:.3f}s.",
                 exceeded.limit,
-                {**self._limits.headers(), **retry_headers(exceeded.retry_after_s), **_request_id(digest, -1)},
+                {**limits.headers(), **retry_headers(exceeded.retry_after_s), **_request_id(digest, -1)},
             )
         tally = self.stats.bodies.tally(digest)
         attempt = tally.attempts
@@ -136,8 +146,8 @@ class Service:
             fault = None
         if self._faults.permanent(digest):
             fault = "bad_request"
-        self.stats.bodies.attempted(digest, faulted=fault not in (None, "bad_request"))
-        headers = {**self._limits.headers(), **_request_id(digest, attempt)}
+        self.stats.bodies.attempted(digest, faulted=fault is not None and fault not in BY_BODY)
+        headers = {**limits.headers(), **_request_id(digest, attempt)}
         headers["openai-processing-ms"] = str(round(delay_s * 1000))
         try:
             answer = self._faulty(question, digest, attempt, fault, draws)
@@ -151,7 +161,7 @@ class Service:
             answer.delay_s = delay_s
         answer.headers |= headers
         if answer.digest is not None:
-            self._promised += 1
+            account.promise()
         return answer
 
     def _faulty(self, question: Question, digest: bytes, attempt: int, fault: str | None, draws: Draws) -> Answer:
@@ -170,8 +180,9 @@ class Service:
             return _json(503, Refused(503, message, kind="server_error", code="server_overloaded").envelope, retry)
         if fault == "html":
             return Answer(200, _HTML, content_type="text/html")
-        reply = write_reply(question, digest, fault)
-        answer = _json(200, envelope(question, reply, digest, attempt, fault))
+        reply = write_reply(question, digest, fault, self._settings)
+        tokens = charge(question, reply, self._settings)
+        answer = _json(200, envelope(question, reply, tokens, digest, attempt, fault))
         if fault == "cut":
             answer.cut = 0 if draws.unit() < 0.5 else len(answer.content) // 2
         elif fault == "invalid_json":
@@ -180,18 +191,11 @@ class Service:
             answer.content = _events(question, reply, answer.content)
             answer.content_type = "text/event-stream"
         else:
-            answer.input_tokens, answer.output_tokens = question.input_tokens, reply.output_tokens
+            answer.tokens = tokens
+            if reply.refused:
+                self.stats.faults["refuse_question"] += reply.refused
             answer.digest = digest if fault in _STILL_ANSWERS else None
         return answer
-
-    def _check_key(self, authorization: str | None) -> None:
-        if not self._keys:
-            return
-        if not authorization:
-            raise Refused(401, "You didn't provide an API key.", code="invalid_api_key")
-        # The key itself is not repeated, not even in part.
-        if authorization.removeprefix("Bearer ") not in self._keys:
-            raise Refused(401, "Incorrect API key provided.", code="invalid_api_key")
 
     def _check_model(self, name: str) -> None:
         if self._models and name not in self._models:
@@ -226,6 +230,8 @@ def _events(question: Question, reply: Reply, content: bytes) -> bytes:
     """The answer as server-sent events."""
     if question.api == "responses":
         return b'event: response.completed\ndata: {"type":"response.completed","response":' + content + b"}\n\n"
+    if question.api == "decisions":
+        return b"data: " + content + b"\n\ndata: [DONE]\n\n"
     whole = json.loads(content)
     choice = {"index": 0, "delta": {"role": "assistant", "content": reply.text}, "finish_reason": "stop"}
     chunk = {key: whole[key] for key in ("id", "created", "model")} | {

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"\w+")
 _EMPTY = frozenset(_WORD.findall("a an and are as at be by for from in is it of on or that the this to we with"))
 
 
 def words(text: str) -> list[str]:
-    """The lower-cased words of a text."""
-    return _WORD.findall(text.lower())
+    """The lower-cased words of a text; an underscore parts them."""
+    return _WORD.findall(text.lower().replace("_", " "))  # in half the time of the pattern that knows the underscore
 
 
 @lru_cache(maxsize=65536)
@@ -29,21 +29,19 @@ def stems(text: Iterable[str]) -> Counter[str]:
     return Counter(map(stem, text))
 
 
+Stems = frozenset[str]
+
+
 @lru_cache(maxsize=4096)
-def _stems_of_choice(choice: str) -> frozenset[str]:
-    return frozenset(stem(word) for word in words(choice) if word not in _EMPTY)
+def content_stems(text: str) -> Stems:
+    """The stems of a text, without those of words that say nothing."""
+    return frozenset(stem(word) for word in words(text) if word not in _EMPTY)
 
 
-def best_choices(choices: list[str], text: Counter[str]) -> list[str]:
-    """The choices that share most with a text: most different words, then most occurrences. All, if none shares any.
-
-    Args:
-        choices: at least one.
-        text: the `stems` of the text.
-    """
+def shared_with(choices: Iterable[Stems], text: Counter[str]) -> list[tuple[int, int]]:
+    """For each choice, how many different stems it shares with a text, and how often these occur there."""
     scores = []
     for choice in choices:
-        shared = [text[found] for found in _stems_of_choice(choice) if found in text]
+        shared = [text[found] for found in choice if found in text]
         scores.append((len(shared), sum(shared)))
-    best = max(scores)
-    return [choice for choice, score in zip(choices, scores, strict=True) if score == best]
+    return scores
