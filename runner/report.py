@@ -40,7 +40,7 @@ def report(manifest: Manifest, folder: Path) -> str:
     if summary.get("refused"):
         out += _table([("refused", _answers(summary["refused"]))])
     if summary.get("needs_review"):
-        out += _table([("review", f"{_rows_that(summary['needs_review'])} an answer less sure than `accept_at`")])
+        out += _table([("review", f"{_rows_need(summary['needs_review'])} it, by `accept_at`")])
     if timing.get("latency_p50_s") is not None:
         out += _table(
             [
@@ -118,8 +118,8 @@ def _questions(questions: dict[str, dict[str, Any]]) -> list[str]:
     return _table([("" if number else "answers", line) for number, line in enumerate(lines)])
 
 
-def _rows_that(count: int) -> str:
-    return "1 row has" if count == 1 else f"{count:,} rows have"
+def _rows_need(count: int) -> str:
+    return "1 row needs" if count == 1 else f"{count:,} rows need"
 
 
 def _time(timing: dict[str, Any], manifest: Manifest) -> str:

@@ -330,7 +330,7 @@ class QuestionSpec(Section):
             )
         for kind in given[1:]:
             hint = "keep one of them, or make two questions of them"
-            yield Finding(f"and `{given[0]}` exclude each other", (kind,), hint, on_key=True)
+            yield Finding(f"and its `{given[0]}` exclude each other", (kind,), hint, on_key=True)
         for kind in ("choice", "score"):
             if getattr(self, kind) is not None:
                 yield from _too_many_or_few(getattr(self, kind), (kind,))
@@ -373,7 +373,7 @@ class OutputSpec(Section):
     """What an answer must look like: one of `labels`, the fields of `schema`, answers to `questions`, or plain text."""
 
     meant: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(("choice", "choices", "yes_no", "score", "ask"), "questions.NAME"),
+        **{kind: f"output.questions.NAME.{kind}" for kind in ("choice", "yes_no", "score", "ask")},
         **dict.fromkeys(("threshold", "review_below", "min_confidence"), "accept_at"),
     }
 
@@ -531,7 +531,7 @@ def _question_names(questions: Mapping[str, QuestionSpec]) -> Iterator[Finding]:
             yield Finding("must not begin with an underscore", (name,), hint, on_key=True)
         elif not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,59}", name):
             hint = f"for example `{re.sub('[^A-Za-z0-9]+', '_', name).strip('_0123456789')[:60] or 'topic'}`"
-            text = "must begin with a letter, and hold up to 60 letters, digits and `_`: it becomes a column"
+            text = "must be up to 60 letters, digits and `_`, a letter first: it becomes a column"
             yield Finding(text, (name,), hint, on_key=True)
         for column in question.columns(name):
             if column in owner:

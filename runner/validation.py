@@ -217,7 +217,7 @@ def _keys_of(model: type[BaseModel]) -> list[str]:
 def _unknown_key_hint(model: type[BaseModel], at: At) -> str | None:
     word = str(at[-1])
     known = _keys_at(model, at[:-1])
-    meant = getattr(model, "meant", {}).get(word)
+    meant = getattr(_model_in(_walk(model, at[:-1])[0]), "meant", {}).get(word)
     if meant and word not in known:
         return f"did you mean `{meant}`?"
     for section, field in model.model_fields.items():
