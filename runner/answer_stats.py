@@ -15,6 +15,13 @@ from runner.sections import NEEDS_REVIEW, REFUSED
 _SUMMARY, _QUESTION = b"runner:summary", b"runner:question"
 
 
+REFUSALS = pa.field(REFUSED, pa.list_(pa.string()), metadata={_SUMMARY: b"refusals"})
+"""The column of the questions that a model would not answer."""
+
+REVIEW = pa.field(NEEDS_REVIEW, pa.bool_(), metadata={_SUMMARY: b"review"})
+"""The column that says whether an answer is less sure than is accepted."""
+
+
 def counted(field: pa.Field, question: str = "") -> pa.Field:
     """Mark a column whose values are few, or lists of a few: the summary counts them.
 
@@ -29,6 +36,16 @@ def averaged(field: pa.Field, question: str) -> pa.Field:
     return field.with_metadata({_SUMMARY: b"mean", _QUESTION: question.encode()})
 
 
+def says_what_needs_review(schema: pa.Schema) -> bool:
+    """Whether an output has the column `needs_review`, and has it from the answers rather than the input."""
+    return any(_role(field) == b"review" for field in schema)
+
+
+def _role(field: pa.Field) -> bytes | None:
+    role: bytes | None = (field.metadata or {}).get(_SUMMARY)
+    return role
+
+
 class AnswerStats:
     """Counts over rows of output; their memory is that of the different answers.
 
@@ -40,23 +57,13 @@ class AnswerStats:
     """
 
     def __init__(self, schema: pa.Schema) -> None:
-        self._counts: dict[str, dict[str, int]] = {}
-        self._sums: dict[str, tuple[float, int]] = {}
-        self._refused: dict[str, int] = {}
-        self._needs_review = 0
-        self._question: dict[str, str] = {}
-        for field in schema:
-            known = field.metadata or {}
-            if known.get(_SUMMARY) == b"counts":
-                self._counts[field.name] = {}
-            elif known.get(_SUMMARY) == b"mean":
-                self._sums[field.name] = (0.0, 0)
-            if _SUMMARY in known:
-                self._question[field.name] = known[_QUESTION].decode()
-        # An input column may have such a name too, where the answer has none.
-        kinds = {REFUSED: pa.list_(pa.string()), NEEDS_REVIEW: pa.bool_()}
-        self._own = [name for name, kind in kinds.items() if name in schema.names and schema.field(name).type == kind]
-        self.columns = [*self._question, *(self._own if self._question else ())]
+        roles = {field.name: _role(field) for field in schema}
+        self.columns = [name for name, role in roles.items() if role is not None]
+        self._counts: dict[str, dict[str, int]] = {name: {} for name, role in roles.items() if role == b"counts"}
+        self._sums: dict[str, tuple[float, int]] = {name: (0.0, 0) for name, role in roles.items() if role == b"mean"}
+        self._question = {name: schema.field(name).metadata[_QUESTION].decode() for name in self._counts | self._sums}
+        self._refused: dict[str, int] | None = {} if b"refusals" in roles.values() else None
+        self._needs_review: int | None = 0 if b"review" in roles.values() else None
 
     def add(self, table: pa.Table) -> None:
         """Count the rows of a table that has these columns."""
@@ -65,9 +72,9 @@ class AnswerStats:
         for name, (total, rows) in self._sums.items():
             column = table.column(name)
             self._sums[name] = total + (pc.sum(column).as_py() or 0.0), rows + len(column) - column.null_count
-        if REFUSED in self.columns:
+        if self._refused is not None:
             _count(table.column(REFUSED), self._refused)
-        if NEEDS_REVIEW in self.columns:
+        if self._needs_review is not None:
             self._needs_review += pc.sum(table.column(NEEDS_REVIEW)).as_py() or 0
 
     def as_json(self) -> dict[str, Any]:
@@ -77,7 +84,10 @@ class AnswerStats:
         """
         answers: dict[str, int] = {}
         questions: dict[str, dict[str, Any]] = {}
-        for name, question in self._question.items():
+        for name in self.columns:
+            question = self._question.get(name)
+            if question is None:
+                continue
             if not question:
                 answers = _in_order(self._counts[name])
             elif name in self._counts:
@@ -88,9 +98,9 @@ class AnswerStats:
         found: dict[str, Any] = {"answers": answers}
         if questions:
             found["questions"] = questions
-        if REFUSED in self.columns:
+        if self._refused is not None:
             found["refused"] = _in_order(self._refused)
-        if NEEDS_REVIEW in self.columns:
+        if self._needs_review is not None:
             found["needs_review"] = self._needs_review
         return found
 

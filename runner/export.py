@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner import parts
+from runner.answer_stats import says_what_needs_review
 from runner.atomic import replacing
 from runner.dataset.columns import is_json_text
 from runner.errors import SpecError
@@ -38,7 +39,7 @@ def export_run(folder: Path, format_: str, target: Path | None, *, needs_review:
     schema = Manifest.load(folder).schema
     tables = parts.stored(folder, schema, _BATCH_ROWS)
     if needs_review:
-        if NEEDS_REVIEW not in schema.names or schema.field(NEEDS_REVIEW).type != pa.bool_():
+        if not says_what_needs_review(schema):
             raise SpecError(
                 f"the rows of this run do not say whether they need review: it has no column `{NEEDS_REVIEW}`",
                 where=str(folder),

@@ -11,6 +11,7 @@ import jsonschema_rs
 import pyarrow as pa
 
 from runner.answer import check_json
+from runner.answer_stats import REFUSALS, REVIEW
 from runner.errors import InvalidReply
 from runner.questions import Question, question
 from runner.requests import CHARACTERS_PER_TOKEN
@@ -29,9 +30,9 @@ class _Questionnaire:
     def __init__(self, questions: Iterable[Question]) -> None:
         self._questions = tuple(questions)
         self._reviewed = tuple((each, each.accept_at) for each in self._questions if each.accept_at is not None)
-        review = [pa.field(NEEDS_REVIEW, pa.bool_())] if self._reviewed else []
+        review = [REVIEW] if self._reviewed else []
         fields = [field for each in self._questions for field in each.fields]
-        self.fields: tuple[pa.Field, ...] = (*fields, pa.field(REFUSED, pa.list_(pa.string())), *review)
+        self.fields: tuple[pa.Field, ...] = (*fields, REFUSALS, *review)
 
     def _whole(self, columns: dict[str, Any], refused: Sequence[str]) -> dict[str, Any]:
         columns[REFUSED] = refused
