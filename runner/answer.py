@@ -1,4 +1,4 @@
-"""What the job asks for and how an answer is checked: plain text, one of some labels, or JSON of a schema.
+"""What the job asks for and how an answer is checked: plain text, one label, or JSON of a schema.
 
 The answer's columns and their Arrow types follow from the job file alone, so that every part of every run of a
 job has the same schema, whatever the model says.
@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jsonschema_rs
 import pyarrow as pa
 
+from runner.answer_stats import counted
 from runner.dataset.columns import is_json_text, plain_field
 from runner.errors import InvalidReply
+from runner.questions import described, listed_descriptions
 from runner.records import Completion
+from runner.requests import CHARACTERS_PER_TOKEN
+from runner.sections import Options
 
 _INT64 = range(-(2**63), 2**63)
 
@@ -25,12 +29,16 @@ class Answer(Protocol):
     """One way to answer."""
 
     @property
-    def schema(self) -> dict[str, Any] | None:
-        """The JSON Schema to send with each request, or None."""
+    def asked(self) -> Any:
+        """What is asked besides the messages, for `Dialect.format`: a JSON Schema or questions; None: nothing."""
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:
         """The answer's output columns."""
+
+    @property
+    def shortest_tokens(self) -> int:
+        """About how many tokens an answer has at least."""
 
     def read(self, text: str) -> dict[str, Any]:
         """Return the answer's columns.
@@ -43,8 +51,10 @@ class Answer(Protocol):
 class PlainText:
     """The reply's text, as it is."""
 
+    shortest_tokens = 1
+
     def __init__(self, column: str) -> None:
-        self.schema = None
+        self.asked = None
         self.fields = (pa.field(column, pa.string()),)
         self._column = column
 
@@ -59,36 +69,55 @@ class JsonAnswer:
         """Args:
         columns: column name for each property; default: the property's own name.
         """
-        self.schema: dict[str, Any] = dict(schema)
-        self._validator = jsonschema_rs.validator_for(self.schema)
-        properties: Mapping[str, Any] = self.schema.get("properties") or {}
+        self.asked: dict[str, Any] = dict(schema)
+        self._validator = jsonschema_rs.validator_for(self.asked)
+        properties: Mapping[str, Any] = self.asked.get("properties") or {}
         names = columns or {name: name for name in properties}
-        self._fields = {name: column_field(names[name], spec, self.schema) for name, spec in properties.items()}
+        self._fields = {name: column_field(names[name], spec, self.asked) for name, spec in properties.items()}
         self.fields = tuple(self._fields.values())
+        required = sum(len(name) + len('"":1') for name in self.asked.get("required", ()))
+        self.shortest_tokens = max(1, round(required / CHARACTERS_PER_TOKEN))
 
     def read(self, text: str) -> dict[str, Any]:
-        try:
-            value = _decode(text)
-        except (ValueError, RecursionError):
-            raise InvalidReply(f"the answer is not JSON: {_short(text)}") from None
-        if not self._validator.is_valid(value):
-            error = next(self._validator.iter_errors(value))
-            place = ".".join(str(step) for step in error.instance_path)
-            raise InvalidReply(
-                f"the answer does not fit the schema{f' at `{place}`' if place else ''}: {_short(error.message)}"
-            )
+        value = check_json(text, self._validator)
         return {field.name: _fit(value[name], field) for name, field in self._fields.items() if name in value}
 
 
-def labels_answer(labels: Sequence[str], column: str) -> JsonAnswer:
-    """Return the answer that is one of `labels`, in one column."""
-    schema = {
-        "type": "object",
-        "properties": {"label": {"type": "string", "enum": list(labels)}},
-        "required": ["label"],
-        "additionalProperties": False,
-    }
-    return JsonAnswer(schema, {"label": column})
+class OneLabel(JsonAnswer):
+    """One of some labels, in one column."""
+
+    def __init__(self, labels: Options, column: str) -> None:
+        label: dict[str, Any] = {"type": "string", "enum": list(labels)}
+        if descriptions := listed_descriptions(described(labels)):
+            label["description"] = "\n".join(descriptions)
+        schema = {
+            "type": "object",
+            "properties": {"label": label},
+            "required": ["label"],
+            "additionalProperties": False,
+        }
+        super().__init__(schema, {"label": column})
+        self.fields = (counted(*self.fields),)
+        self.shortest_tokens = round((min(map(len, labels)) + len('{"label":""}')) / CHARACTERS_PER_TOKEN)
+
+
+def check_json(text: str, validator: jsonschema_rs.Validator) -> Any:
+    """Return the JSON value that a text holds.
+
+    Raises:
+        InvalidReply: it is not JSON, or does not fit.
+    """
+    try:
+        value = _decode(text)
+    except (ValueError, RecursionError):
+        raise InvalidReply(f"the answer is not JSON: {_short(text)}") from None
+    if not validator.is_valid(value):
+        error = next(validator.iter_errors(value))
+        place = ".".join(str(step) for step in error.instance_path)
+        raise InvalidReply(
+            f"the answer does not fit the schema{f' at `{place}`' if place else ''}: {_short(error.message)}"
+        )
+    return value
 
 
 def accept(answer: Answer, completion: Completion) -> dict[str, Any]:

@@ -273,12 +273,15 @@ def show(run: str | None, as_json: bool, outputs: Path | None) -> int:
 @click.option(
     "--to", "target", type=click.Path(path_type=Path), metavar="FILE", help="Write here instead of to stdout."
 )
+@click.option(
+    "--needs-review", is_flag=True, help="Only rows that are less sure than the job's `accept_at`, or that failed."
+)
 @_outputs
-def export(run: str | None, format_: str, target: Path | None, outputs: Path | None) -> int:
+def export(run: str | None, format_: str, target: Path | None, needs_review: bool, outputs: Path | None) -> int:
     """Write the rows of a RUN out, in input order."""
     from runner.export import export_run
 
-    export_run(_find(run, outputs), format_, target)
+    export_run(_find(run, outputs), format_, target, needs_review=needs_review)
     return Exit.OK
 
 

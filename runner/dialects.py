@@ -1,13 +1,13 @@
-"""The two ways to say the same thing to a server: Responses and Chat Completions.
+"""The ways to ask a server: Responses, Chat Completions and Decisions.
 
 A dialect knows its path, how a request body is laid out, and where in a reply the text, the reason for stopping
-and the usage stand. It knows nothing of labels or schemas beyond passing one on.
+and the usage stand. It knows nothing of labels, schemas or questions beyond passing them on.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from runner.errors import InvalidReply
@@ -29,8 +29,8 @@ class Dialect(Protocol):
     def max_tokens_keys(self) -> tuple[str, ...]:
         """The parameters that bound an answer's length."""
 
-    def format(self, schema: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
-        """Return the body's keys that ask for JSON of this schema."""
+    def format(self, asked: Any, *, strict: bool) -> dict[str, Any]:
+        """Return the body's keys that ask for this: a JSON Schema, or what the API takes in its place."""
 
     def completion(self, payload: dict[str, Any]) -> Completion:
         """Read a reply's JSON object.
@@ -48,8 +48,8 @@ class Responses:
     messages_key = "input"
     max_tokens_keys = ("max_output_tokens",)
 
-    def format(self, schema: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
-        return {"text": {"format": {"type": "json_schema", "name": "answer", "schema": schema, "strict": strict}}}
+    def format(self, asked: Any, *, strict: bool) -> dict[str, Any]:
+        return {"text": {"format": {"type": "json_schema", "name": "answer", "schema": asked, "strict": strict}}}
 
     def completion(self, payload: dict[str, Any]) -> Completion:
         output = payload.get("output")
@@ -74,20 +74,8 @@ class Responses:
         elif finish is not None:
             said = _error(payload) or f"its status is `{finish}`"
             raise InvalidReply(f"the server could not finish the reply: {said}", kind="server_error")
-        usage = payload.get("usage") or {}
-        return Completion(
-            "".join(texts) if texts else None,
-            refusal,
-            finish,
-            Usage(
-                _count(usage.get("input_tokens")),
-                _count((usage.get("input_tokens_details") or {}).get("cached_tokens")),
-                _count(usage.get("output_tokens")),
-                _count((usage.get("output_tokens_details") or {}).get("reasoning_tokens")),
-                _count((usage.get("input_tokens_details") or {}).get("cache_write_tokens")),
-            ),
-            _text(payload.get("service_tier")),
-        )
+        text = "".join(texts) if texts else None
+        return Completion(text, refusal, finish, _usage(payload), _text(payload.get("service_tier")))
 
 
 class ChatCompletions:
@@ -98,11 +86,11 @@ class ChatCompletions:
     messages_key = "messages"
     max_tokens_keys = ("max_completion_tokens", "max_tokens")
 
-    def format(self, schema: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
+    def format(self, asked: Any, *, strict: bool) -> dict[str, Any]:
         return {
             "response_format": {
                 "type": "json_schema",
-                "json_schema": {"name": "answer", "schema": schema, "strict": strict},
+                "json_schema": {"name": "answer", "schema": asked, "strict": strict},
             }
         }
 
@@ -134,7 +122,30 @@ class ChatCompletions:
         )
 
 
-_DIALECTS: dict[str, Dialect] = {"responses": Responses(), "chat": ChatCompletions()}
+class Decisions:
+    """`POST /decisions` (https://developers.openai.com/api/docs/api-reference/decisions).
+
+    It takes questions in place of a schema, and answers them in place of writing text: the text of a reply is the JSON
+    of its `answers`. A question that was refused has one too.
+    """
+
+    name = "decisions"
+    path = "/decisions"
+    messages_key = "input"
+    max_tokens_keys = ()
+
+    def format(self, asked: Any, *, strict: bool) -> dict[str, Any]:
+        return {"questions": asked}
+
+    def completion(self, payload: dict[str, Any]) -> Completion:
+        answers = payload.get("answers")
+        if not isinstance(answers, list):
+            raise InvalidReply("the reply has no `answers`")
+        text = json.dumps(answers, ensure_ascii=False, separators=(",", ":"))
+        return Completion(text, None, "stop", _usage(payload))
+
+
+_DIALECTS: dict[str, Dialect] = {"responses": Responses(), "chat": ChatCompletions(), "decisions": Decisions()}
 
 
 def dialect(name: str) -> Dialect:
@@ -154,7 +165,7 @@ def understand(dialect: Dialect, reply: Reply) -> Completion:
         raise InvalidReply(_not_json(reply)) from None
     if not isinstance(payload, dict):
         raise InvalidReply("the reply is JSON, but not an object")
-    if "output" not in payload and "choices" not in payload and (said := _error(payload)):
+    if not payload.keys() & {"output", "choices", "answers"} and (said := _error(payload)):
         raise InvalidReply(f"the server answered with an error: {said}", kind="server_error")
     try:
         return dialect.completion(payload)
@@ -179,6 +190,18 @@ def _error(payload: dict[str, Any]) -> str | None:
     error = payload.get("error")
     said = error.get("message") if isinstance(error, dict) else error
     return _short(said, 200) if isinstance(said, str) and said else None
+
+
+def _usage(payload: dict[str, Any]) -> Usage:
+    """Read the usage of Responses and Decisions, which use the same words for it."""
+    usage = payload.get("usage") or {}
+    return Usage(
+        _count(usage.get("input_tokens")),
+        _count((usage.get("input_tokens_details") or {}).get("cached_tokens")),
+        _count(usage.get("output_tokens")),
+        _count((usage.get("output_tokens_details") or {}).get("reasoning_tokens")),
+        _count((usage.get("input_tokens_details") or {}).get("cache_write_tokens")),
+    )
 
 
 def _count(value: Any) -> int | None:

@@ -239,7 +239,3 @@ def _illustrate(evaluation: dict[str, Any], folder: Path) -> None:
 def finished_code(manifest: Manifest) -> Exit:
     """Return the exit code of a run that has a result for every row."""
     return Exit.SOME_FAILED if manifest.summary["failed"] else Exit.OK
-
-
-def _counted_column(plan: Plan) -> str | None:
-    return plan.answer.fields[0].name if plan.job.spec.output.labels is not None else None

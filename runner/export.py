@@ -10,36 +10,49 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from runner import parts
+from runner.answer_stats import says_what_needs_review
 from runner.atomic import replacing
 from runner.dataset.columns import is_json_text
 from runner.errors import SpecError
 from runner.manifest import Manifest
+from runner.sections import NEEDS_REVIEW
 from runner.stdio import stdout
 
 _BATCH_ROWS = 2000
 
 
-def export_run(folder: Path, format_: str, target: Path | None) -> None:
+def export_run(folder: Path, format_: str, target: Path | None, *, needs_review: bool = False) -> None:
     """Write a run's rows as CSV or JSONL.
 
     Args:
         format_: `csv` or `jsonl`.
         target: a file, which is replaced when all is written; None: stdout.
+        needs_review: only the rows that someone should look at: those less sure than the job accepts, and failed ones.
 
     Raises:
         FatalError: a part or journal is damaged.
-        SpecError: the target or stdout cannot be written to.
+        SpecError: the target or stdout cannot be written to, or the job does not say which rows need review.
     """
     manifest = Manifest.load(folder)
     layout, results = manifest.layout, manifest.schema
     schema = layout.file_schema(results)
-    rows = map(layout.pack, parts.stored(folder, results, _BATCH_ROWS))
+    tables = parts.stored(folder, results, _BATCH_ROWS)
+    if needs_review:
+        if not says_what_needs_review(results):
+            raise SpecError(
+                f"the rows of this run do not say whether they need review: it has no column `{NEEDS_REVIEW}`",
+                where=str(folder),
+                hint="set `accept_at` in the `output` of the job, such as `accept_at: 0.8`, and run it again",
+            )
+        tables = map(_to_review, tables)
+    tables = map(layout.pack, tables)
     write = _write_csv if format_ == "csv" else _write_jsonl
     if target is None:
         with stdout() as file:
-            write(rows, schema, file)
+            write(tables, schema, file)
         return
     try:
         # A lone surrogate has no UTF-8; its escape is what JSON writes for it, and no cell of a CSV can hold one.
@@ -47,10 +60,15 @@ def export_run(folder: Path, format_: str, target: Path | None) -> None:
             replacing(target) as temporary,
             open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
         ):
-            write(rows, schema, file)
+            write(tables, schema, file)
     except OSError as error:
         where = str(error.filename or target)  # it may be a part that cannot be read
         raise SpecError(f"cannot write the rows out: {error.strerror or error}", where=where) from error
+
+
+def _to_review(table: pa.Table) -> pa.Table:
+    unsure = pc.fill_null(table.column(NEEDS_REVIEW), False)
+    return table.filter(pc.or_(unsure, pc.equal(table.column("_status"), "error")))
 
 
 class _UnixLines:

@@ -11,6 +11,7 @@ from runner.dataset.columns import to_array
 from runner.errors import SpecError
 from runner.layout import ONE_MODEL, Layout
 from runner.records import Result
+from runner.sections import NEEDS_REVIEW, REFUSED
 
 _TIME = pa.timestamp("us", tz="UTC")
 RUNNER_FIELDS = (
@@ -149,9 +150,10 @@ def _refuse_clashes(inputs: Sequence[str], answers: Sequence[str], rename: str) 
                 hint="list the columns to copy under `input.keep`, without it",
             )
         if name in answers:
+            leave_out = "list the columns to copy under `input.keep`, without it"
             raise SpecError(
                 f"the input and the answer both have a column `{name}`",
-                hint=f"{rename}, or list the columns to copy under `input.keep`, without it",
+                hint=leave_out if name in (REFUSED, NEEDS_REVIEW) else f"{rename}, or {leave_out}",
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from runner.answer import Answer, JsonAnswer, PlainText, labels_answer
+from runner.answer import Answer, JsonAnswer, OneLabel, PlainText
 from runner.dataset import Dataset, open_dataset
 from runner.dataset.nearest import nearest
 from runner.dataset.survey import Survey, survey
@@ -17,6 +17,7 @@ from runner.output import Output
 from runner.places import at_its_place, prompt_problem
 from runner.prices import Tariff
 from runner.problems import SpecErrors, in_order
+from runner.questionnaire import questionnaire
 from runner.records import BadRow, Item
 from runner.requests import RequestBuilder
 from runner.template import MissingField, PromptTemplate
@@ -96,6 +97,8 @@ class Plan:
         rename = "name the answer's column with `output.column`"
         if self.job.json_schema is not None:
             rename = "rename the property in the schema"
+        elif spec.output.questions is not None:
+            rename = "give the question another name"
         try:
             return Output.of(copied, self.answer.fields, spec.models, wide=spec.output.layout == "wide", rename=rename)
         except SpecError as error:
@@ -129,7 +132,7 @@ def make_plan(job: Job) -> Plan:
         api,
         spec.models,
         spec.parameters,
-        answer.schema,
+        answer.asked,
         strict=spec.output.strict,
         endpoint_kind="+".join(sorted({endpoint.kind for endpoint in job.pool})),
     )
@@ -138,8 +141,10 @@ def make_plan(job: Job) -> Plan:
 
 def _answer(job: Job) -> Answer:
     output = job.spec.output
-    if output.labels is not None:
-        return labels_answer(output.labels, output.column or "label")
+    if output.labels is not None and output.one_label and job.spec.api != "decisions":
+        return OneLabel(output.labels, output.column or "label")
+    if output.asked:
+        return questionnaire(output, job.spec.api)
     if job.json_schema is not None:
         return JsonAnswer(job.json_schema)
     return PlainText(output.column or "response")

@@ -14,6 +14,7 @@ from runner.manifest import Manifest
 from runner.progress import duration
 
 _ANSWERS_SHOWN = 12
+_QUESTIONS_SHOWN = 20
 
 
 def report(manifest: Manifest, folder: Path) -> str:
@@ -41,6 +42,11 @@ def report(manifest: Manifest, folder: Path) -> str:
     out += _models(summary)
     for first, *more in evaluation_lines(summary.get("evaluation", {})):
         out += [*_table([("accuracy", first)]), *(f"            {line}" for line in more)]
+    out += _questions(summary.get("questions", {}))
+    if summary.get("refused"):
+        out += _table([("refused", _answers(summary["refused"]))])
+    if summary.get("needs_review"):
+        out += _table([("review", f"{_rows_need(summary['needs_review'])} it, by `accept_at`")])
     if timing.get("latency_p50_s") is not None:
         out += _table(
             [
@@ -67,7 +73,8 @@ def next_steps(manifest: Manifest, folder: Path) -> list[str]:
         return [f"continue:     runner resume {path}"]
     failed = manifest.summary.get("failed", 0)
     retry = [f"try again:    runner retry {path}"] if failed else []
-    return [*retry, f"read it:      runner export {path} --format csv > answers.csv"]
+    review = [f"review:       runner export {path} --needs-review"] if manifest.summary.get("needs_review") else []
+    return [*retry, f"read it:      runner export {path} --format csv > answers.csv", *review]
 
 
 def _headline(manifest: Manifest) -> str:
@@ -128,6 +135,23 @@ def _models(summary: dict[str, Any]) -> list[str]:
             answers = ", ".join(f"{model} says {answer}" for model, answer in example.items() if model != "id")
             out.append(f"            for instance row {example['id']}: {answers}")
     return out
+
+
+def _questions(questions: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each question that was answered."""
+    lines = []
+    for name, found in questions.items():
+        said = [f"{found['mean']:g} on average"] if found.get("mean") is not None else []
+        said += [_answers(found["answers"])] if found.get("answers") else []
+        if said:
+            lines.append(f"{name}: {' · '.join(said)}")
+    if len(lines) > _QUESTIONS_SHOWN:
+        lines[_QUESTIONS_SHOWN:] = [f"and {len(lines) - _QUESTIONS_SHOWN} more questions"]
+    return _table([("" if number else "answers", line) for number, line in enumerate(lines)])
+
+
+def _rows_need(count: int) -> str:
+    return "1 row needs" if count == 1 else f"{count:,} rows need"
 
 
 def _time(timing: dict[str, Any], manifest: Manifest) -> str:

@@ -23,7 +23,7 @@ class RequestBuilder:
 
     Args:
         endpoint_kind: part of the fingerprint, because another kind of server answers differently.
-        answer_schema: JSON Schema sent along, or None.
+        asked: what is asked besides the messages (a JSON Schema, questions), or None.
     """
 
     def __init__(
@@ -32,22 +32,22 @@ class RequestBuilder:
         dialect: Dialect,
         models: Sequence[str],
         parameters: Mapping[str, Any],
-        answer_schema: Mapping[str, Any] | None,
+        asked: Any,
         *,
         strict: bool = True,
         endpoint_kind: str = "openai",
     ) -> None:
         self._template = template
         rest: dict[str, Any] = {"model": None, **dict(sorted(parameters.items()))}
-        if answer_schema is not None:
-            for key, value in dialect.format(answer_schema, strict=strict).items():
+        if asked is not None:
+            for key, value in dialect.format(asked, strict=strict).items():
                 # `parameters: {text: {verbosity: low}}` and the format live under one key
                 rest[key] = {**rest[key], **value} if isinstance(rest.get(key), Mapping) else value
         self._head = f'{{"{dialect.messages_key}":'.encode()
         self._tails = [b"," + _encode({**rest, "model": model})[1:] for model in models]
         self._salt = f"{endpoint_kind}\n{dialect.name}\n".encode()
         self.max_output_tokens = max_output_tokens(parameters, dialect)
-        self._schema_characters = len(_encode(answer_schema).decode()) if answer_schema else 0
+        self._asked_characters = len(_encode(asked).decode()) if asked else 0
 
     def build(self, item: Item) -> Request:
         """Return the request for one row.
@@ -57,7 +57,7 @@ class RequestBuilder:
         """
         messages = [{"role": role, "content": text} for role, text in self._template.render(item.fields)]
         body = self._head + _encode(messages) + self._tails[item.model]
-        characters = sum(len(message["content"]) for message in messages) + self._schema_characters
+        characters = sum(len(message["content"]) for message in messages) + self._asked_characters
         return Request(
             item,
             body,

@@ -14,6 +14,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from runner import strategies
 from runner.problems import At, Finding, complain, listed, say, suggest
 from runner.sections import (
+    MOST_CHOICES,
+    MOST_QUESTIONS,
     BudgetSpec,
     EvaluateSpec,
     InputSpec,
@@ -66,16 +68,17 @@ class JobSpec(Section):
     prompt: PromptSpec = Field(description="What the model is asked about each row.")
     output: OutputSpec = Field(
         default_factory=OutputSpec,
-        description="What an answer must look like: `labels`, a `schema`, or (without both) plain text.",
+        description="What an answer must look like: `labels`, `questions`, a `schema`, or (without these) plain text.",
     )
     model: OneOrMore = Field(
         description="The model, as the endpoint names it; or a list of models: each row is asked of all of them.",
         examples=["gpt-6-luna"],
     )
-    api: Literal["responses", "chat"] = Field(
+    api: Literal["responses", "chat", "decisions"] = Field(
         default="responses",
         description=(
-            "Which API to call: `responses` (OpenAI), or `chat` (chat completions: also vLLM, Ollama, gateways)."
+            "Which API to call: `responses` (OpenAI), `chat` (chat completions: also vLLM, Ollama, gateways), or "
+            "`decisions` (OpenAI: labels and questions, answered with probabilities)."
         ),
     )
     parameters: dict[str, Any] = Field(
@@ -128,6 +131,13 @@ class JobSpec(Section):
             hint = f"for example `{job_name(name)}`" if name.strip() else "leave the key out for the file's name"
             complain([Finding(f"may hold letters, digits and `.` `_` `-` only, got {say(name)}", hint=hint)])
         return name
+
+    @field_validator("api")
+    @classmethod
+    def _api(cls, api: str, info: ValidationInfo) -> str:
+        if api == "decisions" and "output" in info.data:
+            complain(list(_decisions_findings(info.data["output"])))
+        return api
 
     @field_validator("parameters")
     @classmethod
@@ -207,6 +217,22 @@ def _strategy_schemas() -> list[dict[str, Any]]:
     return [{"enum": list(strategies.OWN)}, *mappings]
 
 
+def _decisions_findings(output: OutputSpec) -> Iterator[Finding]:
+    """What the Decisions API cannot be asked."""
+    if not output.asked:
+        text = "`api: decisions` answers questions, and `output` asks none"
+        hint = "write `output.labels` or `output.questions`; plain text and a `schema` take `api: responses`"
+        yield Finding(text, hint=hint, whole=True)
+    if output.labels is not None and len(output.labels) > MOST_CHOICES:
+        text = f"`api: decisions` takes at most {MOST_CHOICES} labels, and there are {len(output.labels)}"
+        yield Finding(text, hint="`api: responses` takes more", whole=True)
+    count = sum(question.decisions for question in output.asked.values())
+    if count > MOST_QUESTIONS:
+        text = f"`api: decisions` takes at most {MOST_QUESTIONS} questions a request, and these make {count}"
+        hint = "each choice of a `multi` question is one; `api: responses` asks them all in one schema"
+        yield Finding(text, hint=hint, whole=True)
+
+
 # What the request's parameters may not say ----------------------------------------------------------------------------
 
 _ELSEWHERE = {
@@ -215,6 +241,7 @@ _ELSEWHERE = {
     "input": "write it as `prompt.user` or `prompt.messages`",
     "instructions": "write it as `prompt.system`",
     "prompt": "write it as `prompt.user` or `prompt.messages`",
+    "questions": "write them as `output.questions`",
     "response_format": "write it as `output.schema` or `output.labels`",
     "text.format": "write it as `output.schema` or `output.labels`",
     "stream": "leave it out: the runner reads whole replies",

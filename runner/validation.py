@@ -177,11 +177,19 @@ def _walk(model: type[BaseModel], at: At) -> tuple[Any, FieldInfo | None]:
             field = {found.alias or name: found for name, found in inner.model_fields.items()}.get(step)
         if field is not None:
             current = field.annotation
-        elif typing.get_origin(current) is dict:
-            current = typing.get_args(current)[1]
+        elif (values := _values_in(current)) is not None:
+            current = values
         else:
             return None, None
     return current, field
+
+
+def _values_in(annotation: Any) -> Any:
+    """The type of the values of a mapping, or of one that may be left out; None for anything else."""
+    for option in (annotation, *typing.get_args(annotation)):
+        if typing.get_origin(option) is dict:
+            return typing.get_args(option)[1]
+    return None
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -209,7 +217,7 @@ def _keys_of(model: type[BaseModel]) -> list[str]:
 def _unknown_key_hint(model: type[BaseModel], at: At) -> str | None:
     word = str(at[-1])
     known = _keys_at(model, at[:-1])
-    meant = getattr(model, "meant", {}).get(word)
+    meant = getattr(_model_in(_walk(model, at[:-1])[0]), "meant", {}).get(word)
     if meant and word not in known:
         return f"did you mean `{meant}`?"
     for section, field in model.model_fields.items():

@@ -35,7 +35,7 @@ class Workload:
     @classmethod
     def of(cls, plan: Plan, rows: int, requests: Sequence[Request]) -> Workload:
         """Return the workload of `rows` rows of which `requests` are a sample."""
-        most, shortest = plan.builder.max_output_tokens, _shortest_answer(plan)
+        most, shortest = plan.builder.max_output_tokens, plan.answer.shortest_tokens
         fewest = shortest if most is None else min(most, shortest)
         return cls(rows, tuple(request.input_tokens for request in requests), fewest, most)
 
@@ -124,14 +124,3 @@ class Workload:
         error = _T_95 * statistics.stdev(values) * math.sqrt((1 - n / self.rows) / n)
         mean = statistics.fmean(values)
         return max(math.fsum(values), self.rows * (mean - error)), self.rows * (mean + error)
-
-
-def _shortest_answer(plan: Plan) -> int:
-    """Return about how many tokens an answer has at least."""
-    labels = plan.job.spec.output.labels
-    if labels is not None:
-        return round((min(map(len, labels)) + len('{"label":""}')) / CHARACTERS_PER_TOKEN)
-    if plan.answer.schema is not None:
-        required = plan.answer.schema.get("required", ())
-        return max(1, round(sum(len(name) + len('"":1') for name in required) / CHARACTERS_PER_TOKEN))
-    return 1

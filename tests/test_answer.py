@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from runner.answer import Answer, JsonAnswer, PlainText, accept, column_field, labels_answer
+from runner.answer import Answer, JsonAnswer, OneLabel, PlainText, accept, column_field
 from runner.dataset.columns import is_json_text, to_array
 from runner.errors import InvalidReply
 from runner.records import Completion, Usage
 
-LABELS = labels_answer(["physics", "mathematics"], "topic")
+LABELS = OneLabel(["physics", "mathematics"], "topic")
 
 
 def said(text: str | None, finish: str | None = "stop", refusal: str | None = None) -> Completion:
@@ -38,14 +38,14 @@ def one(spec: Any, **root: Any) -> JsonAnswer:
 def test_plain_text_is_kept_as_it_is(text: str) -> None:
     answer = PlainText("response")
     assert accept(answer, said(text)) == {"response": text}
-    assert answer.schema is None
+    assert answer.asked is None
     assert answer.fields == (pa.field("response", pa.string()),)
 
 
 def test_a_label() -> None:
     assert LABELS.read(' {"label": "physics"} ') == {"topic": "physics"}
     assert LABELS.fields == (pa.field("topic", pa.string()),)
-    assert LABELS.schema == {
+    assert LABELS.asked == {
         "type": "object",
         "properties": {"label": {"type": "string", "enum": ["physics", "mathematics"]}},
         "required": ["label"],

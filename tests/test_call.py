@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from virtual_time import VirtualClock, run
 
-from runner.answer import labels_answer
+from runner.answer import OneLabel
 from runner.call import Call, Destination, Estimate
 from runner.client import FakeClient
 from runner.dialects import dialect
@@ -55,7 +55,7 @@ class Scene:
         gate = Gate([Lane("fake", self.limiter)])
         self.tally = Tally()
         self.call = Call(
-            [Destination("fake", self.client)], gate, dialect("chat"), labels_answer(["yes", "no"], "label"),
+            [Destination("fake", self.client)], gate, dialect("chat"), OneLabel(["yes", "no"], "label"),
             [Tariff(None, {})], RetrySpec(**retry), self.stop, self.tally, VirtualClock(), estimates=[Estimate(None)],
         )  # fmt: skip
 

@@ -44,7 +44,8 @@ ORDER = [
     {"sections", "simulator.settings", "strategies", "spec", "models", "traits", "config", "load", "snapshot"},
     {"template", "limits", "budget", "gate", "blocking", "retry", "dataset", "client", "journal", "layout"},
     {"tally", "pace", "simulator", "agreement", "stats"},
-    {"openai_errors", "openai_client", "dialects", "answer", "output", "requests", "manifest", "places", "evaluate"},
+    {"openai_errors", "openai_client", "dialects", "output", "requests", "manifest", "places", "evaluate"},
+    {"answer", "answer_stats", "questions", "questionnaire"},
     {"call", "parts", "runs", "steady", "workers"},
     {
         "strategies.sequential",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from typing import Any
 
 import jsonschema_rs
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from runner.sections import OutputSpec
@@ -140,7 +142,7 @@ output: {rows_per_part: 0}
 # choices
 
 api: response
-    error: `api` must be `responses` or `chat`, got "response"
+    error: `api` must be one of `responses`, `chat` or `decisions`, got "response"
     hint: did you mean `responses`?
 
 input: {path: x, format: cvs}
@@ -288,9 +290,148 @@ output: {labels: [a, null]}
     error: `output.labels[1]` must be text, got nothing
     hint: `null` is read as nothing by YAML: write "null"
 
+output: {labels: a}
+    error: `output.labels` must be a list or a mapping, got "a"
+    hint: write [a]
+
+output: {labels: 3}
+    error: `output.labels` must be a list or a mapping, got 3
+    hint: write [first, second]
+
+output: {labels: {a: first}}
+    error: `output.labels` must hold at least 2, got 1
+
+output: {labels: {a: first, b: 2}}
+    error: `output.labels.b` must be text, got 2
+    hint: `2` is read as a number by YAML: write "2"
+
+output: {labels: {a: first, 'a ': second}}
+    error: `output.labels.a ` is but for spaces the same as item [0]: "a "
+
+output: {multi: true}
+    error: `output.multi` needs `output.labels`
+    hint: with questions, write it as `output.questions.NAME.multi`
+
+output: {accept_at: 0.8, schema: x.json}
+    error: `output.accept_at` needs `output.labels`
+    hint: with questions, write it as `output.questions.NAME.accept_at`
+
+output: {labels: [a, b], accept_at: 80}
+    error: `output.accept_at` must be at most 1, got 80
+    hint: 0.8 has all that is less sure than 80 % reviewed
+
+output: {labels: [a, b], multi: true, column: refused}
+    error: `output.column` must be another name: the output has a column "refused" of its own
+
 output: {column: _x}
     error: `output.column` must not begin with an underscore, got "_x"
     hint: names that begin with an underscore are the runner's own
+
+# questions
+
+output: {questions: {}}
+    error: `output.questions` must not be empty
+
+output: {questions: [a]}
+    error: `output.questions` must be a mapping, got a list
+
+output: {questions: {q: [a, b]}}
+    error: `output.questions.q` must be a mapping, got a list
+    hint: the keys here are `choice`, `yes_no`, `score`, `ask`, `multi` and `accept_at`
+
+output: {questions: {q: {}}}
+    error: `output.questions.q` needs `choice`, `yes_no` or `score`
+    hint: for example `{choice: [a, b], ask: Which one is it?}`
+
+output: {questions: {q: {choices: [a, b], ask: which}}}
+    error: `output.questions.q.choices` is not a known key
+    hint: did you mean `choice`?
+
+output: {questions: {q: {statement: it is so}}}
+    error: `output.questions.q.statement` is not a known key
+    hint: did you mean `yes_no`?
+
+output: {questions: {q: {choice: [a, b], yes_no: it is so}}}
+    error: `output.questions.q.yes_no` and its `choice` exclude each other
+    hint: keep one of them, or make two questions of them
+
+output: {questions: {q: {choice: [a, b]}}}
+    error: `output.questions.q` with `choice` needs `ask`
+    hint: for example `ask: Which of them is it?`
+
+output: {questions: {q: {score: [a, b]}}}
+    error: `output.questions.q` with `score` needs `ask`
+    hint: for example `ask: How much of it is there?`
+
+output: {questions: {q: {yes_no: it is so, ask: is it}}}
+    error: `output.questions.q.ask` has no meaning with `yes_no`
+    hint: the statement of `yes_no` is what is asked: write all of it there
+
+output: {questions: {q: {yes_no: it is so, multi: true}}}
+    error: `output.questions.q.multi` has no meaning with `yes_no`
+    hint: it is for `choice`
+
+output: {questions: {q: {yes_no: ' '}}}
+    error: `output.questions.q.yes_no` must not be empty
+
+output: {questions: {q: {yes_no: true}}}
+    error: `output.questions.q.yes_no` must be text, got true
+    hint: `true` is read as true by YAML: write "true"
+
+output: {questions: {q: {choice: [a], ask: which}}}
+    error: `output.questions.q.choice` must hold at least 2, got 1
+    hint: a question with one answer needs no model
+
+output: {questions: {q: {score: [1, high], ask: how}}}
+    error: `output.questions.q.score[0]` must be text, got 1
+    hint: `1` is read as a number by YAML: write "1"
+
+output: {questions: {q: {choice: [a, b, a], ask: which}}}
+    error: `output.questions.q.choice[2]` is the same as item [0]: "a"
+
+output: {questions: {q: {yes_no: it is so, accept_at: 0}}}
+    error: `output.questions.q.accept_at` must be more than 0, got 0
+    hint: 0.8 has all that is less sure than 80 % reviewed
+
+output: {questions: {_q: {yes_no: it is so}}}
+    error: `output.questions._q` must not begin with an underscore
+    hint: names that begin with an underscore are the runner's own columns
+
+output: {questions: {'is it so?': {yes_no: it is so}}}
+    error: `output.questions.is it so?` must be up to 60 letters, digits and `_`, a letter first: it becomes a column
+    hint: for example `is_it_so`
+
+output: {questions: {refused: {yes_no: it is so}}}
+    error: `output.questions.refused` makes a column `refused`, and the output has one too
+    hint: give it another name
+
+output: {questions: {q: {choice: [a, b], ask: which}, q_confidence: {yes_no: it is so}}}
+    error: `output.questions.q_confidence` makes a column `q_confidence`, and `output.questions.q` has one too
+    hint: give it another name
+
+output: {questions: {q: {yes_no: it is so}}, labels: [a, b]}
+    error: `output.questions` and `output.labels` exclude each other
+    hint: keep one of them: labels are a `choice` question too
+
+output: {questions: {q: {yes_no: it is so}}, schema: x.json}
+    error: `output.schema` and `output.questions` exclude each other
+    hint: questions make their own schema; keep one of them
+
+output: {questions: {q: {yes_no: it is so}}, column: answer}
+    error: `output.column` has no meaning with `output.questions`
+    hint: the name of each question is its column
+
+output: {questions: {q: {yes_no: it is so}}, multi: true}
+    error: `output.multi` needs `output.labels`
+    hint: with questions, write it as `output.questions.NAME.multi`
+
+output: {choice: [a, b]}
+    error: `output.choice` is not a known key
+    hint: did you mean `output.questions.NAME.choice`?
+
+api: decisions
+    error: `api: decisions` answers questions, and `output` asks none
+    hint: write `output.labels` or `output.questions`; plain text and a `schema` take `api: responses`
 
 # schema
 
@@ -380,11 +521,62 @@ def test_each_mistake_is_said_once_and_in_words(text: str, said: str) -> None:
         "stop: {max_error_rate: null}\n",
         "limits: {requests_per_minute: 0.5, tokens_per_minute: 1e6}\n",
         "output: {labels: ['yes', 'no']}\n",
+        "output: {labels: {a: first, b: null}, multi: false}\n",
+        "output: {labels: [a, b], multi: true, accept_at: 1, column: odd name}\n",
+        "output: {labels: [a, b]}\napi: decisions\nparameters: {safety_identifier: x}\n",
+        "output: {questions: {q: {yes_no: it is so, choice: null, multi: false, ask: null}}}\napi: decisions\n",
         "output: {schema: answers.json, strict: false}\n",
     ],
 )
 def test_what_is_meant_to_pass_passes(text: str) -> None:
     assert problems(text) == []
+
+
+def asking(**questions: Any) -> str:
+    return yaml.safe_dump({"output": {"questions": questions}}, width=1_000_000)
+
+
+def test_there_are_only_so_many_questions_and_choices() -> None:
+    one = {"yes_no": "it is so"}
+    assert problems(asking(**{f"q{number}": one for number in range(400)})) == []
+    [said] = problems(asking(**{f"q{number}": one for number in range(401)}))
+    assert said == "`output.questions` must hold at most 400, got 401 | None"
+
+    def choice(count: int, **more: Any) -> dict[str, Any]:
+        return {"choice": [f"c{number}" for number in range(count)], "ask": "which", **more}
+
+    assert problems(asking(q=choice(255))) == []
+    assert problems(asking(q=choice(256))) == ["`output.questions.q.choice` must hold at most 255, got 256 | None"]
+    two = {"p": choice(200, multi=True), "q": choice(201, multi=True)}
+    assert problems(asking(**two)) == []
+    assert problems(asking(**two) + "api: decisions") == [
+        "`api: decisions` takes at most 400 questions a request, and these make 401 | each choice of a `multi` "
+        "question is one; `api: responses` asks them all in one schema"
+    ]
+    labels = f"output: {{labels: {[f'l{number}' for number in range(256)]}}}\n"
+    assert problems(labels) == []
+    assert problems(labels + "api: decisions") == [
+        "`api: decisions` takes at most 255 labels, and there are 256 | `api: responses` takes more"
+    ]
+
+
+def test_questions_are_kept_as_they_were_written() -> None:
+    questions = {
+        "topic": {"choice": {"ml": "Learning.", "other": None}, "ask": "What is it?", "multi": True, "accept_at": 0.5},
+        "novelty": {"score": ["low", "high"], "ask": "How new?"},
+        "applied": {"yes_no": "It is."},
+    }
+    spec = job("output:\n  questions: " + json.dumps(questions) + "\n")
+    assert spec.model_dump(mode="json", by_alias=True)["output"]["questions"] == questions
+    assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+def test_labels_are_one_question() -> None:
+    [(column, question)] = job("output: {labels: {a: first, b: null}, accept_at: 0.9}\n").output.asked.items()
+    assert (column, question.choice, question.accept_at) == ("label", {"a": "first", "b": None}, 0.9)
+    assert job("output: {labels: [a, b]}\n").output.one_label
+    assert not job("output: {labels: [a, b], multi: true}\n").output.one_label
+    assert job().output.asked == {}
 
 
 def test_mistakes_in_different_sections_are_all_found() -> None:

@@ -49,7 +49,7 @@ def test_an_input_without_rows_gives_one_part_without_rows(tmp_path: Path) -> No
         assert names(tmp_path) == ["part-00000.parquet"]
         assert pq.read_schema(tmp_path / "part-00000.parquet").remove_metadata() == OUTPUT.schema
         assert parts.about(tmp_path / "part-00000.parquet")["rows"] == 0
-    assert json.loads(json.dumps(summarize(tmp_path, OUTPUT.schema, 0.0, "label")))["rows"] == 0
+    assert json.loads(json.dumps(summarize(tmp_path, OUTPUT.schema, 0.0)))["rows"] == 0
 
 
 def test_a_part_is_never_replaced_by_one_without_rows(tmp_path: Path) -> None:

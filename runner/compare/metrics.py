@@ -202,7 +202,7 @@ def agreement(trials: Sequence[Trial]) -> Agreement | None:
     ids: dict[int, str] = {}
     for trial in trials:
         plan = trial.contestant.plan
-        if plan.answer.schema is None or plan.job.spec.models[0] in answers:
+        if plan.answer.asked is None or plan.job.spec.models[0] in answers:
             continue
         ok = [result for result in trial.results if result.status == "ok"]
         answers[plan.job.spec.models[0]] = {result.item.index: result.answer for result in ok}
