@@ -169,6 +169,16 @@ def tables(path: Path, batch_rows: int, columns: Sequence[str] | None = None) ->
             yield pa.Table.from_batches([batch])
 
 
+def row_group(path: Path, part: pq.ParquetFile, number: int, columns: Sequence[str]) -> pa.Table:
+    """Return some columns of one row group of an open part.
+
+    Raises:
+        FatalError: it is damaged.
+    """
+    with _reading(path):
+        return part.read_row_group(number, columns=columns)
+
+
 def stored(folder: Path, schema: pa.Schema, batch_rows: int) -> Iterator[pa.Table]:
     """Yield the rows of a run in order; parts that are still open give what they have so far.
 
