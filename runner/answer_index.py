@@ -28,12 +28,19 @@ _CACHE_KIB = (
     64 << 10
 )  # the pages of about two million answers; not mapped: a file that is cut off would kill the process
 _WAIT_S = 10.0
-_FIND = "SELECT answer.key, source, at FROM json_each(?) AS wanted CROSS JOIN answer ON answer.key = wanted.value"
+_FIND = """
+    SELECT answer.key, source, at FROM json_each(?) AS wanted CROSS JOIN answer
+    ON answer.key = wanted.value AND typeof(at) = 'integer'
+"""
 _ADD_SOURCE = "INSERT INTO source (run, file, size, mtime_ns) VALUES (?, ?, ?, ?)"
 _ADD = """
-    INSERT INTO answer VALUES (?, ?, ?, ?) ON CONFLICT (key)
+    INSERT INTO answer (key, source, at, age) VALUES (?, ?, ?, ?) ON CONFLICT (key)
     DO UPDATE SET source = excluded.source, at = excluded.at, age = excluded.age WHERE excluded.age >= age
 """
+
+
+FAILURES = (sqlite3.Error, UnicodeDecodeError)
+"""What an index raises when its file is damaged, in use for long, or cannot be written; the second of garbled names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +73,7 @@ def keys(fingerprints: Sequence[str]) -> tuple[int, ...]:
 
 
 class AnswerIndex:
-    """Where answers stand.
-
-    Raises:
-        sqlite3.Error: (from every method) the file is damaged, in use for long, or cannot be written.
-    """
+    """Where answers stand. Every method may raise one of `FAILURES`."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -87,11 +90,10 @@ class AnswerIndex:
                 index = cls(connection)
                 index.check()
                 return index
-            except sqlite3.OperationalError:  # in use, or the disk is full: another file would not help
+            except FAILURES as error:
                 connection.close()
-                raise
-            except sqlite3.DatabaseError:
-                connection.close()
+                if not _damaged(error):  # in use, or the disk is full: another file would not help
+                    raise
                 path.unlink()
                 path.with_name(path.name + "-journal").unlink(missing_ok=True)
         raise sqlite3.DatabaseError(f"{path} is damaged again as soon as it is made")
@@ -105,7 +107,7 @@ class AnswerIndex:
         """
         connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # a file without a name
         if like is not None:
-            with suppress(sqlite3.Error):
+            with suppress(*FAILURES):
                 address = f"{like.absolute().as_uri()}?mode=ro"
                 with closing(sqlite3.connect(address, uri=True, timeout=_WAIT_S)) as theirs:
                     theirs.backup(connection)
@@ -121,6 +123,8 @@ class AnswerIndex:
         found = self._connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != ("ok",):
             raise sqlite3.DatabaseError(found[0])
+        self.sources()
+        self.find(["0" * 32])
 
     def close(self) -> None:
         self._connection.close()
@@ -149,7 +153,8 @@ class AnswerIndex:
 
     def sources(self) -> dict[int, Source]:
         """Return the files that were added, by number."""
-        return {number: Source(*rest) for number, *rest in self._connection.execute("SELECT * FROM source")}
+        rows = self._connection.execute("SELECT number, run, file, size, mtime_ns FROM source")
+        return {number: Source(str(run), str(file), size, mtime_ns) for number, run, file, size, mtime_ns in rows}
 
     def add(self, source: Source, entries: Iterable[Entry]) -> None:
         """Take the answers of a file in, all or (when `entries` raises something) none.
@@ -178,3 +183,7 @@ class AnswerIndex:
         rows = self._connection.execute(_FIND, (str(list(wanted)),))
         found: dict[int, Place] = {key: (source, at) for key, source, at in rows}
         return [found.get(key) for key in wanted]
+
+
+def _damaged(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorname", "SQLITE_CORRUPT").split("_")[1] in ("CORRUPT", "NOTADB", "ERROR")

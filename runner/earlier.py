@@ -21,14 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner import journal, manifest, parts
-from runner.answer_index import AnswerIndex, Entry, Place, Source, keys
+from runner.answer_index import FAILURES, AnswerIndex, Entry, Place, Source, keys
 from runner.errors import FatalError
 from runner.part_rows import PartRows
 
 T = TypeVar("T")
 
 NAME = ".answers.sqlite"
-_JOURNAL = re.compile(r"(?:journal|retry)-\d{5,}\.jsonl")
+_JOURNAL = re.compile(r"(?:journal|retry)-(\d{5,})\.jsonl")
 _INDEXED = ("_fingerprint", "_status", "_finished_at", "_reused_from")
 _INDEX_ROWS = 50_000
 _NO_ROOM = ("SQLITE_FULL", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR_WRITE")
@@ -81,7 +81,7 @@ class Earlier:
     def _shared_index(self) -> AnswerIndex:
         try:
             return AnswerIndex.at(self._base / NAME)
-        except (sqlite3.Error, OSError):  # it cannot be kept, and is not needed for more than speed
+        except (*FAILURES, OSError):  # it cannot be kept, and is not needed for more than speed
             return AnswerIndex.temporary(self._base / NAME)
 
     def __enter__(self) -> Earlier:
@@ -143,7 +143,7 @@ class Earlier:
         """Do something with the index; where it is damaged, with a new one that only this process has."""
         try:
             return do()
-        except sqlite3.Error:
+        except FAILURES:
             self._index.close()
         try:
             self._index = AnswerIndex.temporary()
@@ -175,12 +175,14 @@ class Earlier:
                 path = self._base / source.run / source.file
                 try:
                     self._index.add(source, _entries(path))
+                except FileNotFoundError:  # sealed meanwhile, or deleted
+                    pass
                 except (FatalError, OSError, ValueError) as error:
                     why = error.message if isinstance(error, FatalError) else error
                     problems.append(f"{path}: {why}; its answers are not found")
                 progress(done, len(new))
-        sources = self._index.sources()
-        self._sources = {number: source for number, source in sources.items() if source.run != self._but}
+        sources = self._index.sources().items()
+        self._sources = {number: source for number, source in sources if (source.run, source.file) in there}
         return problems
 
     def _files(self) -> Iterator[Source]:
@@ -199,7 +201,7 @@ class Earlier:
 
 def _moved_to(source: Source) -> tuple[str, str]:
     """Return the part that a journal's rows are in once it is gone."""
-    return source.run, parts.part_path(Path(), parts.number_of(Path(source.file))).name
+    return source.run, _JOURNAL.sub(r"part-\1.parquet", source.file)
 
 
 def _entries(path: Path) -> Iterator[Entry]:
@@ -219,16 +221,16 @@ def _entries_of_part(path: Path) -> Iterator[Entry]:
         if "_reused_from" in columns:
             ages = pc.subtract(ages, pc.multiply(table.column("_reused_from").is_valid().cast(pa.int64()), _COPY_AGE))
         rows = pa.table([table.column("_fingerprint"), numbers, ages], ["fingerprint", "number", "age"])
-        rows = rows.filter(pc.equal(table.column("_status"), "ok"))
+        rows = rows.filter(pc.equal(table.column("_status"), "ok")).drop_null()
         fingerprints, *others = (column.to_pylist() for column in rows.columns)
         yield from zip(keys(fingerprints), *others, strict=True)
 
 
 def _entries_of_journal(path: Path) -> Iterator[Entry]:
     for offset, row in journal.standing(path):
-        if row.get("_status") == "ok":
+        if row.get("_status") == "ok" and row.get("_fingerprint"):
             [key] = keys([row["_fingerprint"]])
-            yield key, offset, (row["_finished_at"] or 0) - (_COPY_AGE if row.get("_reused_from") else 0)
+            yield key, offset, (row.get("_finished_at") or 0) - (_COPY_AGE if row.get("_reused_from") else 0)
 
 
 def _from_journal(path: Path, offsets: Sequence[int]) -> Iterator[tuple[int, tuple[Any, ...]]]:
