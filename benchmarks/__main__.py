@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 
-from benchmarks import limits, memory, speed, strategies
+from benchmarks import limits, memory, reuse, speed, strategies
 
 ALL = {
     "speed": speed.main,
@@ -14,6 +14,7 @@ ALL = {
     "strategies": strategies.main,
     "limits": limits.main,
     "memory": memory.main,
+    "reuse": reuse.main,
 }
 
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from runner.errors import FatalError
 from runner.records import Key
@@ -178,3 +178,33 @@ def _damaged(path: Path, offset: int) -> FatalError:
         where=f"{path}:{number}",
         hint="check the disk; then delete the line and resume: its row is sent again, all others are kept",
     )
+
+
+def standing(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of a journal as they stand in it, each with its byte offset; another process may be adding some.
+
+    What cannot be read is passed over, for those who want what there is.
+    """
+    offset = 0
+    with open(path, "rb") as file:
+        for line in file:
+            row = _row(line)
+            if row is not None:
+                yield offset, row
+            offset += len(line)
+
+
+def row_at(file: BinaryIO, offset: int) -> dict[str, Any] | None:
+    """Return the row that begins at a byte of a journal; None where none does."""
+    file.seek(offset)
+    return _row(file.readline())
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -174,6 +174,30 @@ def tables(path: Path, batch_rows: int, schema: pa.Schema) -> Iterator[pa.Table]
             if batch is None:
                 return
             yield layout.unpack(pa.Table.from_batches([batch]), schema)
+
+
+def runner_fields(part: pq.ParquetFile, names: Collection[str]) -> pa.Schema:
+    """Return those of the runner's own columns that a part has, of those named."""
+    layout, there = _layout(part), set(part.schema_arrow.names)
+    fields = (pa.schema([field]) for field in RUNNER_FIELDS if field.name in names)
+    return pa.unify_schemas([pa.schema([]), *(each for each in fields if there.issuperset(layout.file_columns(each)))])
+
+
+def row_group(path: Path, part: pq.ParquetFile, number: int, schema: pa.Schema) -> pa.Table:
+    """Return some columns of the results in one row group of an open part.
+
+    Raises:
+        FatalError: it is damaged.
+    """
+    layout = _layout(part)
+    with _reading(path):
+        return layout.unpack(part.read_row_group(number, columns=layout.file_columns(schema)), schema)
+
+
+def results_by_group(part: pq.ParquetFile) -> list[int]:
+    """Return how many results each row group of an open part holds."""
+    groups = range(part.num_row_groups)
+    return [_layout(part).results(part.metadata.row_group(group).num_rows) for group in groups]
 
 
 def stored(folder: Path, schema: pa.Schema, batch_rows: int) -> Iterator[pa.Table]:

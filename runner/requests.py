@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from runner.clock import Clock
 from runner.dialects import Dialect
 from runner.records import BadRow, Item, Request, Result
-from runner.template import PromptTemplate
+from runner.template import Messages, PromptTemplate
 
 CHARACTERS_PER_TOKEN = 4.0  # a first guess for English; `usage` in the replies is the truth
 
@@ -55,9 +55,9 @@ class RequestBuilder:
         Raises:
             MissingField: the row lacks a field that the template needs.
         """
-        messages = [{"role": role, "content": text} for role, text in self._template.render(item.fields)]
-        body = self._head + _encode(messages) + self._tails[item.model]
-        characters = sum(len(message["content"]) for message in messages) + self._asked_characters
+        messages = self._template.render(item.fields)
+        body = self._head + _encode_messages(messages) + self._tails[item.model]
+        characters = sum([len(text) for _, text in messages]) + self._asked_characters
         return Request(
             item,
             body,
@@ -79,6 +79,22 @@ def _encode(value: Any) -> bytes:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:  # a lone surrogate has no UTF-8, but JSON can spell it
         return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _encode_messages(messages: Messages) -> bytes:
+    """Return what `_encode` would for a list of objects, in a third of the time: only the texts need a look."""
+    try:
+        return _spelled(messages, _quoted).encode()
+    except UnicodeEncodeError:
+        return _spelled(messages, _escaped).encode()
+
+
+def _spelled(messages: Messages, quoted: Callable[[str], str]) -> str:
+    return "[" + ",".join([f'{{"role":{quoted(role)},"content":{quoted(text)}}}' for role, text in messages]) + "]"
+
+
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
+_escaped = json.JSONEncoder().encode
 
 
 def bad_result(row: BadRow, clock: Clock, row_id: str | None = None) -> Result:

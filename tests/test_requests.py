@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from typing import Any
 
 import pytest
@@ -97,6 +98,23 @@ def test_text_goes_as_utf_8_and_only_lone_surrogates_are_escaped() -> None:
     assert "On π".encode() in build().body
     assert b'"Title: lone \\ud800"' in build("lone \ud800").body
     assert json.loads(build(None).body)["input"][1]["content"] == "Title: "
+
+
+def test_messages_are_spelled_as_json_spells_them() -> None:
+    draws = random.Random(3)
+    odd = ["a", '"', "\\", "\n", "\0", "\x1f", "\x7f", "é", "\u2028", "𝄞", "/", "\ud800"]
+    for number in range(2_000):
+        texts = ["".join(draws.choices(odd[: -1 if number % 2 else None], k=draws.randrange(9))) for _ in range(3)]
+        messages = [("system", texts[0]), ("user", texts[1]), ("assistant", texts[2])]
+        plain = [{"role": role, "content": text} for role, text in messages]
+        spelled = json.dumps(plain, ensure_ascii="\ud800" in "".join(texts), separators=(",", ":"))
+        builder = RequestBuilder(
+            PromptTemplate([(role, f"{{{{ {role} }}}}") for role, _ in messages]), dialect("chat"), "m", {}, None
+        )
+        assert (
+            builder.build(Item(0, "a", dict(messages), "f.csv", 2)).body
+            == f'{{"messages":{spelled},"model":"m"}}'.encode()
+        )
 
 
 def test_text_parameters_live_beside_the_format() -> None:
