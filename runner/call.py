@@ -259,6 +259,9 @@ class Call:
         model = request.item.model
         cost_usd = self._tariffs[model].cost_usd(usage, completion.service_tier)
         result.cost_usd = _add(result.cost_usd, cost_usd)
+        if usage.cached or usage.cache_write:
+            saved_usd = self._tariffs[model].saved_by_cache_usd(usage, completion.service_tier)
+            result.saved_usd = _add(result.saved_usd, saved_usd)
         self._estimates[model].learn(request, usage)
         if cost_usd is None or usage.input is None or usage.output is None:
             return need.most

@@ -51,10 +51,6 @@ class EarlierAnswer(NamedTuple):
     finish_reason: str | None
     raw: str | None
     finished_at: int | None
-    input_tokens: int | None
-    cached_tokens: int | None
-    output_tokens: int | None
-    reasoning_tokens: int | None
     cost_usd: float | None
     request_id: str | None
 

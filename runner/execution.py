@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner import runs, strategies
+import pyarrow as pa
+
+from runner import parts, runs, strategies
 from runner.budget import Budget, midnight_us
 from runner.calls import Calls, open_gate
 from runner.clock import Clock
 from runner.connect import connected
 from runner.dataset.fingerprint import FileStamp
+from runner.earlier import Earlier
 from runner.errors import Exit, FatalError, RunnerError
 from runner.evaluate import PICTURE
 from runner.event_loop import run_loop, stop_on_signals
+from runner.known import COLUMNS, Known
 from runner.manifest import Manifest, Session, utc_text
 from runner.openai_client import Connection
 from runner.output import Output
@@ -31,6 +35,8 @@ from runner.stop import Stop
 from runner.store import ResultStore
 from runner.summary import spent_in, summary_of
 from runner.tally import Tally
+
+_BATCH_ROWS = 5_000
 
 
 @dataclass(frozen=True)
@@ -89,17 +95,41 @@ class Execution:
         self._manifest.sessions.append(self._session)
         self._manifest.save(self._folder)
         try:
-            with connected(self._plan.job) as connections:
+            with self._known() as known, connected(self._plan.job) as connections:
                 began = self._clock.steady_s()
                 try:
-                    run_loop(lambda: self._work(connections))
+                    run_loop(lambda: self._work(connections, known))
                 finally:
                     self._close_session(self._clock.steady_s() - began)
         except RunnerError as error:
             self._stopped_by = error
         return self._finish()
 
-    async def _work(self, connections: Sequence[Connection]) -> None:
+    @contextmanager
+    def _known(self) -> Iterator[Known | None]:
+        """Yield the answers that need not be paid for, where the job asks for them."""
+        spec = self._plan.job.spec
+        if not (spec.reuse or spec.dedupe):
+            yield None
+            return
+        display = self._console.open("looking through earlier answers", self._clock)
+        with closing(display), ExitStack() as opened:
+            earlier = None
+            if spec.reuse:
+                earlier = opened.enter_context(Earlier(self._folder.parent, but=self._folder.name))
+                for problem in earlier.update():
+                    self._session.warnings.append(problem)
+                    display.note(f"warning: {problem}")
+            known = opened.enter_context(
+                closing(Known(self._folder.name, earlier, self._plan.answer, self._clock, dedupe=spec.dedupe))
+            )
+            if spec.dedupe:
+                schema = pa.schema([self._manifest.schema.field(name) for name in COLUMNS])
+                known.remember(parts.stored(self._folder, schema, _BATCH_ROWS))
+            display.close()
+            yield known
+
+    async def _work(self, connections: Sequence[Connection], known: Known | None) -> None:
         plan, job, tally, clock = self._plan, self._plan.job, self._tally, self._clock
         limits = job.limits
         stop = self._stop
@@ -128,7 +158,7 @@ class Execution:
                 progress = Progress(display, clock, total, *found, self._strategy.in_flight, limits)
                 pipeline = Pipeline(
                     self._rows(), plan.builder, store, self._strategy, calls, stop, tally, clock,
-                    rule=None if self._retry else job.spec.stop,
+                    rule=None if self._retry else job.spec.stop, known=known,
                     show=lambda tally: progress.show(tally, gate.paused_s()),
                 )  # fmt: skip
                 with stop_on_signals(stop, display.note, asyncio.current_task()):

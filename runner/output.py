@@ -38,9 +38,11 @@ RUNNER_FIELDS = (
     pa.field("_output_tokens", pa.int64()),
     pa.field("_reasoning_tokens", pa.int64()),
     pa.field("_cost_usd", pa.float64()),
+    pa.field("_saved_usd", pa.float64()),
     pa.field("_request_id", pa.string()),
     pa.field("_endpoint", pa.string()),
     pa.field("_fingerprint", pa.string()),
+    pa.field("_reused_from", pa.string()),
 )
 _TIMES = frozenset(field.name for field in RUNNER_FIELDS if field.type == _TIME)
 
@@ -123,9 +125,11 @@ class Output:
         row["_output_tokens"] = result.output_tokens
         row["_reasoning_tokens"] = result.reasoning_tokens
         row["_cost_usd"] = result.cost_usd
+        row["_saved_usd"] = result.saved_usd
         row["_request_id"] = result.request_id
         row["_endpoint"] = result.endpoint
         row["_fingerprint"] = result.fingerprint
+        row["_reused_from"] = result.reused_from
         return row
 
 

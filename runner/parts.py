@@ -25,7 +25,7 @@ from runner.stats import Stats
 
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 _OUTCOME = pa.schema([field for field in RUNNER_FIELDS if field.name in ("_index", "_model", "_status", "_error_type")])
-_SUMMED = ["_index", "_finished_at", "_attempts", "_cost_usd"]
+_SUMMED = ["_index", "_finished_at", "_attempts", "_cost_usd", "_saved_usd"]
 _SUMMED += [f"_{kind}_tokens" for kind in ("input", "cached", "cache_write", "output", "reasoning")]
 _GROUP_BYTES = 4 << 20
 # Sealing shares the interpreter with the event loop, which must not wait long for its turn.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Protocol
 
 from runner.clock import Clock
 from runner.errors import FatalError, RunnerError
+from runner.known import BATCH, Known
 from runner.records import BadRow, Item, Request, Result
 from runner.requests import RequestBuilder, bad_result
 from runner.stop import Stop
@@ -35,6 +37,7 @@ class Pipeline:
     Args:
         rows: the input, already without rows that the job leaves out.
         rule: when too many failures end the run; None: never.
+        known: answers that need not be asked for; None: everything is asked.
         show: called a few times a second with the live counters.
     """
 
@@ -50,6 +53,7 @@ class Pipeline:
         clock: Clock,
         *,
         rule: StopRule | None = None,
+        known: Known | None = None,
         show: Callable[[Tally], None] = lambda tally: None,
     ) -> None:
         self._rows = rows
@@ -61,10 +65,11 @@ class Pipeline:
         self._tally = tally
         self._clock = clock
         self._rule = rule
+        self._known = known
         self._show = show
         self._sent = 0
         self._sent_failed = 0
-        self._items = self._pending()
+        self._items = self._pending() if known is None else self._unknown(known)
         # Strategies pull and emit from any thread; the source, the store and the counters are not made for that.
         self._turn = threading.RLock()
         self._over = False  # a thread that was left behind changes nothing any more
@@ -98,19 +103,15 @@ class Pipeline:
         """Return a request for the next row without a result; ends early when the run should stop."""
         with self._turn:
             item = self.next_item()
-            if item is None:
-                return None
-            try:
-                return self._builder.build(item)
-            except MissingField as error:
-                self._emit(
-                    bad_result(
-                        BadRow(item.index, item.file, item.line, error.message, item.fields, item.model),
-                        self._clock,
-                        item.id,
-                    )
-                )
-                return None
+            return None if item is None else self._build(item)
+
+    def _build(self, item: Item) -> Request | None:
+        try:
+            return self._builder.build(item)
+        except MissingField as error:
+            bad = BadRow(item.index, item.file, item.line, error.message, item.fields, item.model)
+            self._emit(bad_result(bad, self._clock, item.id))
+            return None
 
     def next_item(self) -> Item | None:
         """Return the next row without a result."""
@@ -131,10 +132,39 @@ class Pipeline:
         except RunnerError as error:
             self._stop.request(error)
 
+    def _unknown(self, known: Known) -> Iterator[Item | None]:
+        """Yield the rows that have to be asked about; the others get the answers that are there."""
+        pending = self._pending()
+        while batch := list(islice(pending, BATCH)):
+            requests = [request for item in batch if item is not None and (request := self._build(item))]
+            try:
+                results = known.look_up(requests)
+            except FatalError as error:
+                self._stop.request(error)
+                return
+            for request, result in zip(requests, results, strict=True):
+                if result is not None:
+                    self._emit(result)
+                    continue
+                while known.crowded and not self._stop.requested:
+                    yield None
+                if self._stop.requested:
+                    return
+                twin = known.twin(request)
+                if twin is False:
+                    yield request.item
+                elif twin is not True:
+                    self._emit(twin)
+            yield None  # others get a turn
+
     def _emit(self, result: Result) -> None:
         with self._turn:
-            if not self._over:
-                self._keep(result)
+            if self._over:
+                return
+            self._keep(result)
+            if self._known is not None:
+                for twin in self._known.settle(result):
+                    self._keep(twin)
 
     def _keep(self, result: Result) -> None:
         """Store a result, then count it."""

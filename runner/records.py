@@ -119,7 +119,8 @@ class Result:
 
     It is filled in while the request lives, and never changed after it is stored. Times ending in `_at` are
     microseconds since 1970 (UTC); the others are seconds. Tokens and cost are summed over all attempts, because
-    a reply that had to be thrown away was paid for too.
+    a reply that had to be thrown away was paid for too. What was saved is what caching took off, or all of the
+    cost where the answer was there already, from the run that `reused_from` names.
     """
 
     item: Item
@@ -144,9 +145,11 @@ class Result:
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
     cost_usd: float | None = None
+    saved_usd: float | None = None
     request_id: str | None = None
     endpoint: str | None = None
     fingerprint: str | None = None
+    reused_from: str | None = None
 
     @property
     def paid(self) -> bool:

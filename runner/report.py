@@ -57,6 +57,7 @@ def report(manifest: Manifest, folder: Path) -> str:
                 ("cost", _cost(summary, manifest.models)),
             ]
         )
+    out += _table([("saved", _saved(summary.get("saved", {})))])
     picture = f", {PICTURE}" if (folder / PICTURE).exists() else ""
     out += _table([("files", f"{show_path(folder)}/  (part-*.parquet, run.json{picture})")])
     out.append("")
@@ -197,6 +198,17 @@ def _cost(summary: dict[str, Any], models: Sequence[str]) -> str:
     if summary.get("rows_without_usage"):
         why.append(f"the server reported no usage for {summary['rows_without_usage']:,} of {rows:,} rows")
     return (f"at least ${known:.4f}" if known else "unknown") + (f": {' and '.join(why)}" if why else "")
+
+
+def _saved(saved: dict[str, Any]) -> str:
+    parts = []
+    if saved.get("reused_rows"):
+        parts.append(f"{saved['reused_rows']:,} rows answered by earlier runs: ${saved['reuse_usd']:.4f}")
+    if saved.get("deduped_rows"):
+        parts.append(f"{saved['deduped_rows']:,} rows with the request of another: ${saved['dedupe_usd']:.4f}")
+    if saved.get("cache_usd"):
+        parts.append(f"caching: ${saved['cache_usd']:.4f}")
+    return " · ".join(parts)
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:

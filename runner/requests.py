@@ -13,6 +13,12 @@ from runner.dialects import Dialect
 from runner.records import BadRow, Item, Request, Result
 from runner.template import Messages, PromptTemplate
 
+_SAYS_NOTHING = frozenset(
+    {"service_tier", "store", "metadata", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_options",
+     "prompt_cache_retention"}
+)  # fmt: skip
+"""Parameters that do not change an answer, and so are no part of a request's fingerprint."""
+
 CHARACTERS_PER_TOKEN = 4.0  # a first guess for English; `usage` in the replies is the truth
 
 
@@ -45,6 +51,8 @@ class RequestBuilder:
                 rest[key] = {**rest[key], **value} if isinstance(rest.get(key), Mapping) else value
         self._head = f'{{"{dialect.messages_key}":'.encode()
         self._tails = [b"," + _encode({**rest, "model": model})[1:] for model in models]
+        telling = {key: value for key, value in rest.items() if key not in _SAYS_NOTHING}
+        self._telling_tails = [b"," + _encode({**telling, "model": model})[1:] for model in models]
         self._salt = f"{endpoint_kind}\n{dialect.name}\n".encode()
         self.max_output_tokens = max_output_tokens(parameters, dialect)
         self._asked_characters = len(_encode(asked).decode()) if asked else 0
@@ -56,12 +64,12 @@ class RequestBuilder:
             MissingField: the row lacks a field that the template needs.
         """
         messages = self._template.render(item.fields)
-        body = self._head + _encode_messages(messages) + self._tails[item.model]
+        start = self._head + _encode_messages(messages)
         characters = sum([len(text) for _, text in messages]) + self._asked_characters
         return Request(
             item,
-            body,
-            hashlib.blake2b(self._salt + body, digest_size=16).hexdigest(),
+            start + self._tails[item.model],
+            hashlib.blake2b(self._salt + start + self._telling_tails[item.model], digest_size=16).hexdigest(),
             max(1, math.ceil(characters / CHARACTERS_PER_TOKEN)),
         )
 

@@ -111,6 +111,14 @@ class JobSpec(Section):
         default_factory=BudgetSpec,
         description="What the run may cost. Default: no cap.",
     )
+    reuse: bool = Field(
+        default=False,
+        description="Take answers from the job's earlier runs where the request is the same; they cost nothing.",
+    )
+    dedupe: bool = Field(
+        default=False,
+        description="Send identical requests of one run once, and give the answer to each such row.",
+    )
     retry: RetrySpec = Field(
         default_factory=RetrySpec,
         description="How often and how long a request is tried.",

@@ -14,7 +14,7 @@ _STEP = math.log(1.01)  # latencies are counted in steps of 1 %
 COLUMNS = [
     "_status", "_error_type", "_error", "_id", "_attempts", "_latency_s", "_started_at", "_finished_at",
     "_throttle_s", "_backoff_s", "_input_tokens", "_cached_tokens", "_cache_write_tokens", "_output_tokens",
-    "_cost_usd",
+    "_cost_usd", "_saved_usd", "_reused_from",
 ]  # fmt: skip
 
 
@@ -30,6 +30,8 @@ class Stats:
         self.backoff_s = 0.0
         self.tokens = {"input": 0, "cached": 0, "cache_write": 0, "output": 0}
         self.cost_usd = 0.0
+        self.saved_by_cache_usd = 0.0
+        self.reused: dict[str, dict[str, Any]] = {}  # rows by the run that paid for them
         self.without_price = 0  # rows whose usage is known, and nothing else of their cost
         self.without_usage = 0
         self.errors: dict[str, dict[str, Any]] = {}
@@ -47,12 +49,24 @@ class Stats:
         for name in self.tokens:
             self.tokens[name] += _sum(table, f"_{name}_tokens") or 0
         self.cost_usd += _sum(table, "_cost_usd") or 0.0
+        self._add_reused(table)
         self._add_unknown_costs(table)
         self._add_latencies(table.column("_latency_s"))
         self._add_span(table)
         failures = table.filter(pc.equal(table.column("_status"), "error"))
         self.failed += failures.num_rows
         self._add_errors(failures)
+
+    def _add_reused(self, table: pa.Table) -> None:
+        asked = table.filter(pc.is_null(table.column("_reused_from")))
+        self.saved_by_cache_usd += _sum(asked, "_saved_usd") or 0.0
+        if len(asked) == len(table):
+            return
+        reused = table.filter(pc.is_valid(table.column("_reused_from"))).group_by("_reused_from")
+        for entry in reused.aggregate([("_saved_usd", "sum"), ("_status", "count")]).to_pylist():
+            found = self.reused.setdefault(entry["_reused_from"], {"rows": 0, "saved_usd": 0.0})
+            found["rows"] += entry["_status_count"]
+            found["saved_usd"] += entry["_saved_usd_sum"] or 0.0
 
     def _add_unknown_costs(self, table: pa.Table) -> None:
         paid = pc.or_(

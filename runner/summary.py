@@ -87,7 +87,7 @@ def summarize(
             alike.add(table)
         if evaluation:
             evaluation.add(table)
-    found = {**_numbers(total, wall_s), **answers.as_json()}
+    found = {**_numbers(total, wall_s), **answers.as_json(), "saved": _saved(total, folder.name)}
     if alike:
         found["models"] = {model: _numbers(mine, wall_s) for model, mine in of_model.items()}
         found["agreement"] = alike.as_dict()
@@ -95,6 +95,19 @@ def summarize(
     if evaluation:
         found["evaluation"] = evaluation.as_dict()
     return found
+
+
+def _saved(total: stats.Stats, run: str) -> dict[str, Any]:
+    """Return what did not have to be paid, by what saved it: cache, earlier runs, identical requests."""
+    twins = total.reused.get(run, {"rows": 0, "saved_usd": 0.0})
+    earlier = [found for origin, found in total.reused.items() if origin != run]
+    return {
+        "cache_usd": round(total.saved_by_cache_usd, 6),
+        "reused_rows": sum(found["rows"] for found in earlier),
+        "reuse_usd": round(sum(found["saved_usd"] for found in earlier), 6),
+        "deduped_rows": twins["rows"],
+        "dedupe_usd": round(twins["saved_usd"], 6),
+    }
 
 
 def _numbers(total: stats.Stats, wall_s: float) -> dict[str, Any]:

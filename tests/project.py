@@ -102,6 +102,12 @@ class Project:
         with self.rows_file.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in made)
 
+    def prices(self, **models: dict[str, Any]) -> None:
+        """Write the price table; default: one in which `gpt-6-luna` costs what it does."""
+        known = models or {"gpt-6-luna": {"input": 0.1, "cached_input": 0.01, "cache_write": 0.125, "output": 0.5}}
+        table = yaml.safe_dump({"tiers": {"flex": 0.5}, "models": known})
+        (self.folder / "configs" / "models.yaml").write_text(table, encoding="utf-8")
+
     # Running it -------------------------------------------------------------------------------------------------------
 
     def start(self, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:

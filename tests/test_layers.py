@@ -46,7 +46,7 @@ ORDER = [
     {"tally", "pace", "simulator", "agreement", "stats", "answer_index"},
     {"openai_errors", "openai_client", "dialects", "output", "requests", "manifest", "places", "evaluate"},
     {"answer", "answer_stats", "questions", "questionnaire"},
-    {"call", "parts", "part_rows", "earlier", "runs", "steady", "workers"},
+    {"call", "parts", "part_rows", "earlier", "known", "runs", "steady", "workers"},
     {
         "strategies.sequential",
         "strategies.threads",

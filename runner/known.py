@@ -1,0 +1,159 @@
+"""Answers that need not be paid for: those of earlier runs, and those to the same request in this run."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from runner.answer import Answer, accept
+from runner.clock import Clock
+from runner.earlier import Earlier, EarlierAnswer
+from runner.errors import InvalidReply
+from runner.records import Completion, Item, Request, Result, Usage
+
+BATCH = 500  # requests that are looked up together
+_MOST_HELD = 1_000  # rows that wait for the answer to another one
+_CACHE_KIB = 32 << 10
+_NO_ITEM = Item(-1, "", {}, "", 0)
+_SHARED = ("status", "answer", "error_type", "error", "finish_reason", "raw", "request_id", "endpoint")
+
+
+COLUMNS = ("_status", "_finish_reason", "_raw", "_cost_usd", "_request_id", "_endpoint", "_fingerprint", "_reused_from")
+"""The columns of results that `Known.remember` looks at."""
+
+
+class Known:
+    """What a run looks up before it sends. Belongs to whoever holds the run's lock.
+
+    Args:
+        run: the name of the run.
+        earlier: the answers of the job's earlier runs; None: they are not wanted.
+        dedupe: send identical requests of this run once.
+    """
+
+    def __init__(self, run: str, earlier: Earlier | None, answer: Answer, clock: Clock, *, dedupe: bool) -> None:
+        self._run = run
+        self._earlier = earlier
+        self._answer = answer
+        self._clock = clock
+        self._twins = _Twins() if dedupe else None
+
+    def remember(self, results: Iterable[pa.Table]) -> None:
+        """Take in what this run was answered before, in tables with the columns `COLUMNS`."""
+        for table in results if self._twins is not None else ():
+            asked = pc.and_(pc.equal(table.column("_status"), "ok"), pc.is_null(table.column("_reused_from")))
+            for row in table.filter(asked).to_pylist():
+                result = Result(_NO_ITEM, **{name.removeprefix("_"): value for name, value in row.items()})
+                said = Completion(result.raw, None, result.finish_reason, Usage())
+                with suppress(InvalidReply):  # what fits has changed: it is asked again
+                    result.answer = accept(self._answer, said)
+                    list(self.settle(result))
+
+    def look_up(self, requests: Sequence[Request]) -> list[Result | None]:
+        """Return the result of each request that was answered before; None: it was not."""
+        if self._earlier is None:
+            return [None] * len(requests)
+        found = self._earlier.answers([request.fingerprint for request in requests])
+        return [
+            None if answer is None else self._result(request, answer)
+            for request, answer in zip(requests, found, strict=True)
+        ]
+
+    def _result(self, request: Request, earlier: EarlierAnswer) -> Result | None:
+        said = Completion(earlier.raw, None, earlier.finish_reason, Usage())
+        try:
+            answer = accept(self._answer, said)
+        except InvalidReply:  # what fits has changed: it has to be asked again
+            return None
+        result = self._copy(request.item, request.fingerprint, earlier.run, earlier.cost_usd)
+        result.status, result.answer, result.raw = "ok", answer, earlier.raw
+        result.finish_reason = earlier.finish_reason
+        result.request_id, result.endpoint = earlier.request_id, earlier.endpoint
+        return result
+
+    def _copy(self, item: Item, fingerprint: str | None, run: str, saved_usd: float | None) -> Result:
+        now = self._clock.now_us()
+        return Result(
+            item, queued_at=now, finished_at=now, total_s=0.0, cost_usd=0.0, saved_usd=saved_usd, reused_from=run,
+            fingerprint=fingerprint,
+        )  # fmt: skip
+
+    # Identical requests of this run -----------------------------------------------------------------------------------
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many rows wait for the answer to another one that no more should be read."""
+        return self._twins is not None and self._twins.held >= _MOST_HELD
+
+    def twin(self, request: Request) -> Result | bool:
+        """Return the result of an identical request, or whether one is in flight: then `settle` will bring it."""
+        if self._twins is None:
+            return False
+        shared = self._twins.join(request)
+        return shared if isinstance(shared, bool) else self._shared(request.item, request.fingerprint, *shared)
+
+    def settle(self, result: Result) -> Iterator[Result]:
+        """Take in a result, and yield it once more for each row that waited for it."""
+        if self._twins is None or result.fingerprint is None or result.reused_from is not None:
+            return
+        shared = [getattr(result, name) for name in _SHARED]
+        for item in self._twins.settle(result.fingerprint, shared, result):
+            yield self._shared(item, result.fingerprint, shared, result.cost_usd)
+
+    def _shared(self, item: Item, fingerprint: str, shared: Sequence[Any], saved_usd: float | None) -> Result:
+        copy = self._copy(item, fingerprint, self._run, saved_usd)
+        for name, value in zip(_SHARED, shared, strict=True):
+            setattr(copy, name, value)
+        return copy
+
+    def close(self) -> None:
+        if self._twins is not None:
+            self._twins.close()
+
+
+class _Twins:
+    """Identical requests of one session: one is sent, and the others wait for it.
+
+    Rows that wait are few and in memory; outcomes may be many, and are in a file without a name.
+    """
+
+    def __init__(self) -> None:
+        self.held = 0
+        self._waiting: dict[str, list[Item]] = {}
+        # Pulled and settled under the pipeline's lock, from any thread.
+        self._outcomes = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._outcomes.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._outcomes.execute("CREATE TABLE outcome (key BLOB PRIMARY KEY, shared TEXT, usd REAL) WITHOUT ROWID")
+        self._outcomes.execute("BEGIN")  # one transaction, never to be kept
+
+    def join(self, request: Request) -> tuple[list[Any], float | None] | bool:
+        """Return the outcome of a request, or whether an identical one is in flight; if not, this one is now."""
+        waiting = self._waiting.get(request.fingerprint)
+        if waiting is not None:
+            waiting.append(request.item)
+            self.held += 1
+            return True
+        key = bytes.fromhex(request.fingerprint)
+        found = self._outcomes.execute("SELECT shared, usd FROM outcome WHERE key = ?", (key,)).fetchone()
+        if found is not None:
+            return json.loads(found[0]), found[1]
+        self._waiting[request.fingerprint] = []
+        return False
+
+    def settle(self, fingerprint: str, shared: Sequence[Any], result: Result) -> list[Item]:
+        """Return the rows that waited for this result; keep it for later ones, unless another attempt may do better."""
+        items = self._waiting.pop(fingerprint, [])
+        self.held -= len(items)
+        if result.paid or result.error_type == "bad_request":
+            row = bytes.fromhex(fingerprint), json.dumps(shared), result.cost_usd
+            self._outcomes.execute("INSERT OR REPLACE INTO outcome VALUES (?, ?, ?)", row)
+        return items
+
+    def close(self) -> None:
+        self._outcomes.close()
