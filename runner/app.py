@@ -100,7 +100,7 @@ def resume(
         _refuse_changed_input(manifest, plan)
         close_killed(manifest, folder)
         manifest.overrides.update(overrides)
-        manifest.spec["evaluate"] = as_run(job)["evaluate"]  # the one key that may change what run.json says
+        manifest.spec["evaluate"] = as_run(job)["evaluate"]  # what the answers are held against may change
         output = Output(manifest.schema, manifest.copied_columns, job.spec.models, manifest.layout)
         return Execution(plan, output, manifest, folder, console or Console(), clock, stop or Stop(), retry=retry).run()
 

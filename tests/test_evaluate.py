@@ -358,6 +358,14 @@ def test_nothing_to_say_is_said() -> None:
     assert evaluation_lines({}) == []
 
 
+def test_several_labels_are_said_to_be_all_right() -> None:
+    texts = pa.list_(pa.string())
+    assert said(SEVERAL, rows_of([(["a"], ["a"]), (["b"], ["b", "c"])], texts, texts)) == [
+        "`label` against `right`: 50.0 % (1 of 2 answers have all labels right; 95 % interval 9.5 % to 90.5 %)",
+        "macro F1 0.667; lowest F1: c 0.000",
+    ]
+
+
 @pytest.mark.parametrize(
     ("part", "text"),
     [(1.0, "100.0 %"), (0.99999, "99.999 %"), (0.9995, "99.95 %"), (0.5, "50.0 %"), (0.0004, "0.04 %"), (0.0, "0.0 %")],

@@ -22,6 +22,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "`limits`": sections.LimitsSpec,
     "`retry`": sections.RetrySpec,
     "`stop`": sections.StopSpec,
+    "`evaluate`": sections.EvaluateSpec,
     "Endpoints": config.EndpointSpec,
     "Models": models.Models,
     "`models.NAME`": models.ModelSpec,

@@ -192,6 +192,10 @@ class _Block:
                                   va="center_baseline", fontsize=size, color=INK)  # fmt: skip
         page.write(left, top + 7, "F1 by label", weight="bold")
         scores = [f"macro F1 {model['macro_f1']:.3f}" for model in self._models.values()]
+        if named:  # no matrix says it
+            scores = [
+                f"{score}, {_head('', model)[1]}" for score, model in zip(scores, self._models.values(), strict=True)
+            ]
         self._draw_legend(page, left, top - self._tall - 22, scores)
 
     def _draw_calibration(self, page: _Page, left: float, top: float) -> None:

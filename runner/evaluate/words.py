@@ -25,7 +25,8 @@ def _question(answer: str, found: Mapping[str, Any]) -> list[str]:
         return [f"{what}: not known, because this run's rows lack `{found['expected']}`; a new run will have it"]
     if not found["models"]:
         return [f"{what}: no rows yet"]
-    blocks = {name: list(_numbers(model)) for name, model in found["models"].items()}
+    answers = "answers have all labels right" if found["kind"] == "several" else "answers"
+    blocks = {name: list(_numbers(model, answers)) for name, model in found["models"].items()}
     notes = {name: list(_notes(model, found)) for name, model in found["models"].items()}
     if len(blocks) == 1:
         (name,) = blocks
@@ -39,7 +40,7 @@ def _question(answer: str, found: Mapping[str, Any]) -> list[str]:
     return [*lines, *(notes[name] if same else [])]
 
 
-def _numbers(model: Mapping[str, Any]) -> Iterator[str]:
+def _numbers(model: Mapping[str, Any], answers: str) -> Iterator[str]:
     if not model["labelled"]:
         yield "nothing to compare"
         return
@@ -47,7 +48,7 @@ def _numbers(model: Mapping[str, Any]) -> Iterator[str]:
         yield f"no answer to any of {_rows(model['labelled'])}"
         return
     yield (
-        f"{percent(model['accuracy'])} ({model['right']:,} of {model['answered']:,} answers; 95 % interval "
+        f"{percent(model['accuracy'])} ({model['right']:,} of {model['answered']:,} {answers}; 95 % interval "
         f"{percent(model['accuracy_low'])} to {percent(model['accuracy_high'])})"
     )
     scored = [(label["f1"], name) for name, label in model["labels"].items() if label["f1"] is not None]
