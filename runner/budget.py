@@ -28,6 +28,10 @@ class Amount:
     def __add__(self, other: Amount) -> Amount:
         return Amount(self.usd + other.usd, self.tokens + other.tokens)
 
+    def or_more(self, other: Amount) -> Amount:
+        """Return the larger of each."""
+        return Amount(max(self.usd, other.usd), max(self.tokens, other.tokens))
+
     def __sub__(self, other: Amount) -> Amount:
         return Amount(self.usd - other.usd, self.tokens - other.tokens)
 
@@ -50,6 +54,9 @@ class Budget:
         spent: what the run has taken so far.
         spent_today_usd: what the job has cost since midnight (UTC), in all its runs.
         waiting: entered around every wait, so that a stopping run can end it.
+
+    Attributes:
+        spent: what the run has taken by now; answers that were never kept, because the run stopped, are part of it.
     """
 
     def __init__(
@@ -62,7 +69,7 @@ class Budget:
     ) -> None:
         self._caps = caps
         self._clock = clock
-        self._spent = spent
+        self.spent = spent
         self._today_usd = spent_today_usd
         self._day = self._date()
         self._waiting = waiting
@@ -91,20 +98,20 @@ class Budget:
         """Give back what was set aside, but for what was spent of it."""
         self._holders -= 1
         self._reserved = self._reserved - most if self._holders else NOTHING  # no rest of rounding
-        self._spent += spent
+        self.spent += spent
         self._turn_day()
         self._today_usd += spent.usd
         self._settled.set()
 
     def _exceeded_by(self, most: Amount) -> str | None:
         """Return what to say of the cap that would be exceeded; None: there is room."""
-        caps, taken = self._caps, self._spent + self._reserved + most
+        caps, taken = self._caps, self.spent + self._reserved + most
         self._turn_day()
         if caps.max_usd is not None and taken.usd > caps.max_usd:
-            return f"the budget of ${caps.max_usd:,g} is reached: ${self._spent.usd:,.4f} spent, and {_next(most)}"
+            return f"the budget of ${caps.max_usd:,g} is reached: ${self.spent.usd:,.4f} spent, and {_next(most)}"
         if caps.max_tokens is not None and taken.tokens > caps.max_tokens:
             return (
-                f"the budget of {caps.max_tokens:,} tokens is reached: {self._spent.tokens:,} used, "
+                f"the budget of {caps.max_tokens:,} tokens is reached: {self.spent.tokens:,} used, "
                 f"and the next request may take {most.tokens:,}"
             )
         today_usd = self._today_usd + self._reserved.usd + most.usd

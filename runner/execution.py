@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from runner import parts, runs, strategies
-from runner.budget import Budget, midnight_us
+from runner.budget import NOTHING, Amount, Budget, midnight_us
 from runner.calls import Calls, open_gate
 from runner.clock import Clock
 from runner.connect import connected
@@ -83,6 +83,8 @@ class Execution:
             plan.job.limits.concurrency or 1, plan.job.options
         )
         self._session = Session(utc_text(clock.now_us()), strategy=plan.job.spec.strategy_name, retry=retry)
+        self._budget: Budget | None = None
+        self._spent_before = NOTHING
         self._stopped_by: RunnerError | None = None
         self._interrupted = False
         self._complete = False
@@ -141,7 +143,7 @@ class Execution:
             self._session.warnings.append(text)
             display.note(f"warning: {text}")
 
-        gate = open_gate(job, stop, self._budget(), warn)
+        gate = open_gate(job, stop, self._open_budget(), warn)
         calls = Calls(plan, connections, gate, stop, tally, clock, self._manifest.input["rows"], self._stamps())
         try:
             with ResultStore(
@@ -171,19 +173,22 @@ class Execution:
         finally:
             display.close()
 
-    def _budget(self) -> Budget | None:
+    def _open_budget(self) -> Budget | None:
         """Return the run's budget, less what it and its job have taken so far; None without caps."""
         job = self._plan.job
         caps = job.spec.budget
         if caps.unlimited:
             return None
-        spent = spent_in(self._folder)
+        # Answers that were thrown away just before the run stopped stand in no row.
+        told = (Amount(session.spent_usd, session.spent_tokens) for session in self._manifest.sessions)
+        self._spent_before = spent_in(self._folder).or_more(sum(told, NOTHING))
         today_usd = 0.0
         if caps.daily_usd is not None:
             since_us = midnight_us(self._clock)
             alike = [run for run in runs.runs_in(self._folder.parent) if runs.is_rehearsal(run) == job.rehearsal]
             today_usd = sum(spent_in(run, since_us).usd for run in alike)
-        return Budget(caps, self._clock, spent, today_usd, self._stop.waiting)
+        self._budget = Budget(caps, self._clock, self._spent_before, today_usd, self._stop.waiting)
+        return self._budget
 
     def _stamps(self) -> list[FileStamp]:
         return [FileStamp(**stamp) for stamp in self._manifest.input["files"]]
@@ -203,6 +208,9 @@ class Execution:
         session.attempts = tally.attempts
         session.max_in_flight = tally.max_in_flight
         session.rate_limited = tally.rate_limited
+        if self._budget is not None:
+            spent = self._budget.spent - self._spent_before
+            session.spent_usd, session.spent_tokens = round(spent.usd, 9), spent.tokens
         minutes = wall_s / 60
         session.use["concurrency"] = round(tally.busy_s / (wall_s * self._strategy.in_flight), 4)
         if limits.requests_per_minute:

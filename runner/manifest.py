@@ -31,6 +31,8 @@ class Session:
         rows: results stored; None: unknown, because a retry was killed.
         attempts: HTTP exchanges; None: unknown, because the session was killed.
         use: share of each limit that was used, 1.0 being all of it.
+        spent_usd: what its requests cost, those included whose rows have no result; only counted under a budget.
+        spent_tokens: the same in tokens.
         warnings: what went wrong without ending it.
     """
 
@@ -46,6 +48,8 @@ class Session:
     strategy: str = ""
     limits: dict[str, Any] = field(default_factory=dict)
     use: dict[str, float] = field(default_factory=dict)
+    spent_usd: float = 0.0
+    spent_tokens: int = 0
     warnings: list[str] = field(default_factory=list)
 
 

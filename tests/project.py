@@ -61,6 +61,7 @@ class Project:
         self.endpoint: dict[str, Any] = (
             {"simulator": {"latency_s": 0}} if base_url is None else {"base_url": base_url, "api_key_env": "TEST_KEY"}
         )
+        self.endpoints: dict[str, Any] = {}  # others
         self.job: dict[str, Any] = {
             "name": "job",
             "input": {"path": "rows.jsonl", "id": "id"},
@@ -90,7 +91,7 @@ class Project:
             old = self.job.get(key)
             self.job[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
         self.job_file.write_text(yaml.safe_dump(self.job), encoding="utf-8")
-        endpoints = yaml.safe_dump({"there": self.endpoint})
+        endpoints = yaml.safe_dump({"there": self.endpoint} | self.endpoints)
         (self.folder / "configs" / "endpoints.yaml").write_text(endpoints, encoding="utf-8")
 
     def rows(self, rows: int | Iterable[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The gate: several endpoints, each with its own limits and health, and a budget that is never exceeded. Virtual time."""
+"""The gate, in virtual time: endpoints with limits and health of their own, and a budget that is never exceeded."""
 
 from __future__ import annotations
 
@@ -142,7 +142,9 @@ def budget(spent: Amount = NOTHING, today_usd: float = 0.0, **caps: Any) -> Budg
     return Budget(BudgetSpec(**caps), VirtualClock(), spent, today_usd)
 
 
-@pytest.mark.parametrize(("caps", "most"), [({"max_usd": 1.0}, Amount(0.1, 5)), ({"max_tokens": 100}, Amount(0.1, 10))])
+@pytest.mark.parametrize(
+    ("caps", "most"), [({"max_usd": 1.0}, Amount(0.125, 5)), ({"max_tokens": 80}, Amount(0.1, 10))]
+)
 def test_what_is_in_flight_counts_at_its_worst(caps: dict[str, Any], most: Amount) -> None:
     async def main() -> tuple[int, int]:
         gate = Gate([lane("a")], budget=budget(**caps))
@@ -159,16 +161,13 @@ def test_what_is_in_flight_counts_at_its_worst(caps: dict[str, Any], most: Amoun
                 answered += 1
                 gate.release(endpoint, Need(1, most), Amount(most.usd / 2, most.tokens // 2), failed=False)
 
-        with pytest.raises(ExceptionGroup) as caught:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(40):
-                    group.create_task(worker())
-        assert "the budget of" in str(caught.value.exceptions[0])
+        ends = await asyncio.gather(*(worker() for _ in range(40)), return_exceptions=True)
+        assert all(isinstance(end, FatalError) for end in ends)
         return highest, answered
 
     highest, answered = run(main())
-    assert highest == 10
-    assert answered == 19, "half of what is set aside comes back, until the next one does not fit"
+    assert highest == 8
+    assert answered == 15, "half of what is set aside comes back, until the next one does not fit"
 
 
 def test_what_was_spent_before_counts_and_so_does_today() -> None:
