@@ -64,7 +64,7 @@ ORDER = [
         "strategies.asyncio",
         "strategies.processes",
     },
-    {"store", "summary", "sessions", "plan", "progress"},
+    {"store", "summary", "sessions", "plan", "progress", "differences"},
     {"pipeline", "calls", "report", "export", "listing", "dry_run", "explain"},
     {"execution", "connect", "event_loop", "workers.child"},
     {"app", "compare"},
