@@ -142,6 +142,10 @@ def _same(old: Any, new: Any) -> bool:
     """Whether a value is the one that was stored."""
     if isinstance(old, str) and isinstance(new, str):
         return old == new.encode(errors="backslashreplace").decode()  # as lone surrogates are stored
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(_same, old, new))
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return list(old) == list(new) and all(_same(old[key], new[key]) for key in old)
     return bool(old == new) and isinstance(old, bool) == isinstance(new, bool)
 
 
