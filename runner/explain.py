@@ -50,7 +50,10 @@ class Explained:
         reused = None
         if self.answer is not None:
             at = _time(self.answer)
-            reused = {"run": self.answer.run, "part": self.answer.part, "answered_at": at and at.isoformat()}
+            reused = {
+                "run": self.answer.run, "kept_by": self.answer.kept_by, "part": self.answer.part,
+                "answered_at": at and at.isoformat(),
+            }  # fmt: skip
         reasons = [{"kind": each.kind, "text": each.text, "diff": list(each.diff)} for each in self.reasons]
         return {
             "id": self.id, "where": self.where, "model": self.model,
@@ -62,7 +65,8 @@ class Explained:
         if self.answer is not None:
             at = _time(self.answer)
             when = f": answered {at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
-            return f"{row}: would be reused from run {self.answer.run}, part {self.answer.part}{when}"
+            copied = f" as kept by run {self.answer.kept_by}," if self.answer.kept_by != self.answer.run else ""
+            return f"{row}: would be reused from run {self.answer.run},{copied} part {self.answer.part}{when}"
         would = "cannot be sent" if self.reasons[0].kind == "bad_row" else "would be sent"
         if self.compared_with is None:
             return f"{row}: {would}: {self.reasons[0].text}"
