@@ -9,6 +9,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from project import LABELS, Project
 
@@ -87,6 +89,14 @@ def test_what_changes_no_answer_is_no_reason(here: Project) -> None:
     here.change(limits={"concurrency": 2}, output={"rows_per_part": 9, "column": "sort"}, retry={"timeout_s": 5})
     here.rows([{**row, "note": "other"} for row in reversed(ROWS)])
     assert told(here)[0].startswith("row a (rows.jsonl:3): would be reused from run RUN1, part 0")
+
+
+def test_an_answer_that_was_copied_from_a_run_that_is_gone(here: Project) -> None:
+    path = part_path(here.latest, 0)
+    table = pq.read_table(path)
+    columns = {name: table.column(name) for name in table.column_names}
+    pq.write_table(pa.table({**columns, "_reused_from": ["gone"] * len(table)}), path)
+    assert "would be reused from run gone, as kept by run RUN1, part 0: answered " in told(here)[0]
 
 
 def test_a_row_that_no_run_has(here: Project) -> None:
