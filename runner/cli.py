@@ -268,6 +268,35 @@ def show(run: str | None, as_json: bool, outputs: Path | None) -> int:
 
 
 @cli.command()
+@click.argument("job", type=click.Path(path_type=Path))
+@click.option("--row", "row_id", required=True, metavar="ID", help="Which row of the input.")
+@_set
+@click.option("--endpoint", metavar="NAME", help="As if sent to this endpoint instead of the job's.")
+@click.option("--rehearse", is_flag=True, help="As if sent to the embedded simulator.")
+@_outputs
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+def explain(
+    job: Path,
+    row_id: str,
+    settings: tuple[str, ...],
+    endpoint: str | None,
+    rehearse: bool,
+    outputs: Path | None,
+    as_json: bool,
+) -> int:
+    """Say which earlier answer a row of a JOB would get, or why it would be sent again."""
+    from runner.explain import explain as look
+
+    rows = look(job, row_id, _redirected(_overrides(settings), endpoint, rehearse), outputs)
+    say(
+        json.dumps([row.as_json() for row in rows], indent=2, ensure_ascii=False)
+        if as_json
+        else "\n".join(row.text() for row in rows)
+    )
+    return Exit.OK
+
+
+@cli.command()
 @_run_argument
 @click.option("--format", "format_", type=click.Choice(["csv", "jsonl"]), default="csv", show_default=True)
 @click.option(

@@ -82,6 +82,11 @@ class Job:
         return EndpointSpec(name=endpoint.name, limits=limits, simulator=settings)
 
     @property
+    def endpoint_kind(self) -> str:
+        """What sort of servers answer: another sort answers differently."""
+        return "+".join(sorted({endpoint.kind for endpoint in self.pool}))
+
+    @property
     def rehearsal(self) -> bool:
         """Whether it sends to the embedded simulator."""
         return any(endpoint.is_simulator for endpoint in self.pool)

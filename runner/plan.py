@@ -134,7 +134,7 @@ def make_plan(job: Job) -> Plan:
         spec.parameters,
         answer.asked,
         strict=spec.output.strict,
-        endpoint_kind="+".join(sorted({endpoint.kind for endpoint in job.pool})),
+        endpoint_kind=job.endpoint_kind,
     )
     return Plan(job, api, answer, template, builder, dataset, tuple(tariff(job, model) for model in spec.models))
 

@@ -13,7 +13,7 @@ from runner.dialects import Dialect
 from runner.records import BadRow, Item, Request, Result
 from runner.template import Messages, PromptTemplate
 
-_SAYS_NOTHING = frozenset(
+SAYS_NOTHING = frozenset(
     {"service_tier", "store", "metadata", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_options",
      "prompt_cache_retention"}
 )  # fmt: skip
@@ -51,7 +51,7 @@ class RequestBuilder:
                 rest[key] = {**rest[key], **value} if isinstance(rest.get(key), Mapping) else value
         self._head = f'{{"{dialect.messages_key}":'.encode()
         self._tails = [b"," + _encode({**rest, "model": model})[1:] for model in models]
-        telling = {key: value for key, value in rest.items() if key not in _SAYS_NOTHING}
+        telling = {key: value for key, value in rest.items() if key not in SAYS_NOTHING}
         self._telling_tails = [b"," + _encode({**telling, "model": model})[1:] for model in models]
         self._salt = f"{endpoint_kind}\n{dialect.name}\n".encode()
         self.max_output_tokens = max_output_tokens(parameters, dialect)

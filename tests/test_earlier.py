@@ -90,7 +90,7 @@ def test_an_answer_comes_with_all_that_is_known_of_it(base: Path) -> None:
         "_model": "m", "_endpoint": "e", "_finish_reason": "stop", "_input_tokens": 4, "_cached_tokens": 3,
         "_output_tokens": 2, "_reasoning_tokens": 1, "_cost_usd": 0.5, "_request_id": "r",
     }  # fmt: skip
-    expected = EarlierAnswer("one", 3, "m", "e", "stop", '{"label": "a"}', 7, 4, 3, 2, 1, 0.5, "r")
+    expected = EarlierAnswer("one", "one", 3, "m", "e", "stop", '{"label": "a"}', 7, 4, 3, 2, 1, 0.5, "r")
     path = part(base, "one", 3, [row("b", "other"), row("a", '{"label": "a"}', 7, **about)], SCHEMA)
     assert answers(base, ["a", "nobody asked"]) == [expected, None]
     path.unlink()
@@ -148,11 +148,11 @@ def test_a_copy_counts_where_what_it_was_copied_from_is_gone(base: Path) -> None
     journal(base, "three", "journal-00000.jsonl", [copy("a", "copied", "one", 3)])
     [found] = answers(base, "a")
     assert found is not None
-    assert (found.run, found.raw) == ("one", "paid")
+    assert (found.run, found.kept_by, found.raw) == ("one", "one", "paid")
     shutil.rmtree(base / "one")
     [found] = answers(base, "a")
     assert found is not None
-    assert (found.run, found.raw) == ("one", "copied")
+    assert (found.run, found.kept_by, found.raw) == ("one", "three", "copied")
     part(base, "four", 0, [row("a", "paid again", 1)])
     assert raws(base, "a") == ["paid again"]
 
