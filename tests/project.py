@@ -180,8 +180,12 @@ class Project:
 
     def long_table(self) -> pa.Table:
         """The results of the latest run, one row for each model, however they lie in its files."""
-        schema = Manifest.load(self.latest).schema
-        return pa.concat_tables(stored(self.latest, schema, 1000))
+        return pa.concat_tables(stored(self.latest, self.schema, 1000))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the latest run's results."""
+        return Manifest.load(self.latest).schema
 
     def assert_whole(self, rows: int, status: str | None = "ok") -> None:
         """Every row is there once, in order, with this status, and nothing but the run is left in its folder."""

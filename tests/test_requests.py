@@ -21,7 +21,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 MESSAGES = [("system", "Sort."), ("user", "Title: {{ title }}")]
-PARAMETERS = {"temperature": 0, "metadata": {"b": "1", "a": "2"}, "stop": ["x", "y"]}
+PARAMETERS = {"temperature": 0, "logit_bias": {"b": "1", "a": "2"}, "stop": ["x", "y"]}
 APIS = pytest.mark.parametrize("api", ["responses", "chat"])
 
 
@@ -143,7 +143,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "a role": {"messages": [("developer", "Sort."), MESSAGES[1]]},
     "one message less": {"messages": [MESSAGES[1]]},
     "a parameter": {"parameters": {**PARAMETERS, "temperature": 1}},
-    "a nested parameter": {"parameters": {**PARAMETERS, "metadata": {"b": "1", "a": "3"}}},
+    "a nested parameter": {"parameters": {**PARAMETERS, "logit_bias": {"b": "1", "a": "3"}}},
     "a parameter more": {"parameters": {**PARAMETERS, "seed": 1}},
     "a parameter less": {"parameters": {}},
     "the order of a list": {"parameters": {**PARAMETERS, "stop": ["y", "x"]}},
