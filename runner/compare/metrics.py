@@ -205,7 +205,7 @@ def agreement(trials: Sequence[Trial]) -> Agreement | None:
         if plan.answer.asked is None or plan.job.spec.model in answers:
             continue
         ok = [result for result in trial.results if result.status == "ok"]
-        answers[plan.job.spec.model] = {result.item.index: result.answer for result in ok}
+        answers[plan.job.spec.model] = {result.item.index: plan.answer.verdict(result.answer or {}) for result in ok}
         ids |= {result.item.index: result.item.id for result in ok}
     if len(answers) < 2:
         return None
