@@ -19,10 +19,12 @@ from runner import read_results
 from runner.api import resume_run
 from runner.errors import RunnerError, SpecError
 from runner.export import export_run
+from runner.load import load_job
 from runner.manifest import Manifest
 from runner.output import RUNNER_FIELDS
 from runner.report import report
 from runner.simulator import SimulatorProcess
+from runner.snapshot import as_run, changed
 from runner.summary import summarize
 
 APIS = ("decisions", "responses", "chat")
@@ -169,6 +171,16 @@ def test_a_run_that_never_said_what_to_accept_cannot_tell_what_to_review(
         f"  --> {here.latest}\n"
         "hint: set `accept_at` in the `output` of the job, such as `accept_at: 0.8`, and run it again"
     )
+
+
+def test_a_run_keeps_its_questions_as_they_were_asked(tmp_path: Path, server: SimulatorProcess) -> None:
+    here = asking(server, tmp_path / "p", "decisions", questions=QUESTIONS)
+    here.work()
+    kept = load_job(here.latest / "job.yaml", root=here.folder)
+    assert changed(here.manifest()["spec"], as_run(kept)) == []
+    assert kept.spec.output.asked == load_job(here.job_file).spec.output.asked
+    here.change(output={"questions": {**QUESTIONS, "applied": {"yes_no": "The paper reports none."}}})
+    assert changed(here.manifest()["spec"], as_run(load_job(here.job_file))) == ["output.questions.applied.yes_no"]
 
 
 def test_the_summary_tells_of_each_question(tmp_path: Path, server: SimulatorProcess) -> None:
