@@ -47,6 +47,9 @@ class Answer(Protocol):
             InvalidReply: the text is not an answer to what was asked.
         """
 
+    def verdict(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """Return of these columns what two answers must share to agree, which leaves out how sure they are."""
+
 
 class PlainText:
     """The reply's text, as it is."""
@@ -60,6 +63,9 @@ class PlainText:
 
     def read(self, text: str) -> dict[str, Any]:
         return {self._column: text}
+
+    def verdict(self, columns: dict[str, Any]) -> dict[str, Any]:
+        return columns
 
 
 class JsonAnswer:
@@ -81,6 +87,9 @@ class JsonAnswer:
     def read(self, text: str) -> dict[str, Any]:
         value = check_json(text, self._validator)
         return {field.name: _fit(value[name], field) for name, field in self._fields.items() if name in value}
+
+    def verdict(self, columns: dict[str, Any]) -> dict[str, Any]:
+        return columns
 
 
 class OneLabel(JsonAnswer):

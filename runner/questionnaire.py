@@ -34,6 +34,9 @@ class _Questionnaire:
         fields = [field for each in self._questions for field in each.fields]
         self.fields: tuple[pa.Field, ...] = (*fields, REFUSALS, *review)
 
+    def verdict(self, columns: dict[str, Any]) -> dict[str, Any]:
+        return {each.column: each.verdict(columns) for each in self._questions}
+
     def _whole(self, columns: dict[str, Any], refused: Sequence[str]) -> dict[str, Any]:
         columns[REFUSED] = refused
         if self._reviewed:

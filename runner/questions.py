@@ -70,6 +70,10 @@ class Question(ABC):
         """Return how sure the answer in these columns is, from 0 to 1."""
         return float(columns[self._confidence])
 
+    def verdict(self, columns: Mapping[str, Any]) -> Any:
+        """Return what is answered, without how sure it is; None where it was refused."""
+        return columns.get(self.column)
+
     def _asked_confidence(self) -> dict[str, Any]:
         return {**_SHARE, "description": f"How probable it is, from 0 to 1, that `{self._name}` is right."}
 
@@ -186,6 +190,10 @@ class YesNo(Question):
         share = float(columns[self.column])
         return max(share, 1 - share)
 
+    def verdict(self, columns: Mapping[str, Any]) -> Any:
+        share = columns.get(self.column)
+        return None if share is None else share >= _APPLIES_FROM
+
 
 class Score(Question):
     """A place on a scale. Its levels count 0, 1, 2, ...; the score is their average, weighted by probability."""
@@ -237,6 +245,9 @@ class Score(Question):
             self._confidence: float(answer["confidence"]),
             self._probabilities: shares,
         }
+
+    def verdict(self, columns: Mapping[str, Any]) -> Any:
+        return columns.get(self._level)
 
 
 def question(column: str, spec: QuestionSpec, name: str, title: str) -> Question:

@@ -87,7 +87,11 @@ def raws(base: Path, names: Sequence[object], **options: Any) -> list[str | None
 
 def test_an_answer_comes_with_all_that_is_known_of_it(base: Path) -> None:
     about = {
-        "_model": "m", "_endpoint": "e", "_finish_reason": "stop", "_cost_usd": 0.5, "_request_id": "r",
+        "_model": "m",
+        "_endpoint": "e",
+        "_finish_reason": "stop",
+        "_cost_usd": 0.5,
+        "_request_id": "r",
     }
     expected = EarlierAnswer("one", "one", 3, "m", "e", "stop", '{"label": "a"}', 7, 0.5, "r")
     path = part(base, "one", 3, [row("b", "other"), row("a", '{"label": "a"}', 7, **about)], SCHEMA)

@@ -18,8 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from runner import read_results, run_job
 from runner.dry_run import dry_run
-from runner.load import load_job
+from runner.load import Job, load_job
+from runner.plan import make_plan
 
 ROOT = Path(__file__).parent.parent
 JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
@@ -85,7 +87,12 @@ def reviews() -> list[dict[str, str]]:
 
 
 def test_these_are_the_examples() -> None:
-    assert [path.stem for path in JOBS] == ["arxiv-topics", "review-sentiment"]
+    assert [path.stem for path in JOBS] == [
+        "arxiv-topics",
+        "paper-facts",
+        "paper-questions",
+        "review-sentiment",
+    ]
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
@@ -212,6 +219,63 @@ def test_optional_properties_do_not_count_as_the_least_there_can_be() -> None:
     assert found.output_tokens == (120 * 2, None)
     assert "at least 240 out, no maximum set" in found.text()
     assert "cost      at least about $" in found.text()
+
+
+# paper-questions and paper-facts --------------------------------------------------------------------------------------
+
+
+def work(name: str, folder: Path, **settings: Any) -> pa.Table:
+    """Run an example in this process, in a copy of the project whose simulator answers at once."""
+    shutil.copytree(ROOT / "jobs", folder / "jobs")
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    (folder / "configs" / "endpoints.yaml").write_text(INSTANT, encoding="utf-8")
+    done = run_job(load(folder / "jobs" / f"{name}.yaml", limits={"concurrency": 32}, **settings), progress=False)
+    assert (done.rows, done.failed) == (240, 0)
+    return read_results(done.folder)
+
+
+def load(path: Path, **settings: Any) -> Job:
+    return load_job(path, overrides={key: json.dumps(value) for key, value in settings.items()}, environ={})
+
+
+def test_questions_have_the_columns_that_the_job_promises(tmp_path: Path) -> None:
+    table = work("paper-questions", tmp_path)
+    assert [name for name in table.schema.names if not name.startswith("_")] == [
+        *("id", "title"),
+        *("topic", "topic_confidence", "topic_probabilities"),
+        "applied",
+        *("novelty", "novelty_level", "novelty_confidence", "novelty_probabilities"),
+        *("refused", "needs_review"),
+    ]
+    topics = {"machine learning", "physics", "mathematics", "other"}
+    assert {field.name for field in table.schema.field("topic_probabilities").type} == topics
+    assert set(table.column("topic").to_pylist()) == topics, "each of them occurs"
+    assert set(table.column("novelty_level").to_pylist()) == {"incremental", "solid", "striking"}
+    assert set(table.column("needs_review").to_pylist()) == {True, False}
+    for row in table.select(["topic_confidence", "needs_review"]).to_pylist():
+        assert row["needs_review"] == (row["topic_confidence"] < 0.6)
+
+
+@pytest.mark.parametrize("api", ["responses", "chat"])
+def test_one_word_moves_the_questions_to_another_api(api: str) -> None:
+    path = ROOT / "jobs" / "paper-questions.yaml"
+    here, there = make_plan(load(path)), make_plan(load(path, api=api))
+    assert pa.schema(here.answer.fields).equals(pa.schema(there.answer.fields), check_metadata=True)
+
+
+def test_facts_are_typed(tmp_path: Path) -> None:
+    table = work("paper-facts", tmp_path)
+    types = {name: table.schema.field(name).type for name in table.schema.names[2:7]}
+    assert types == {
+        "problem": pa.string(),
+        "methods": pa.list_(pa.string()),
+        "kind": pa.string(),
+        "sample_size": pa.int64(),
+        "claims_first": pa.bool_(),
+    }
+    assert table.column("sample_size").null_count > 0
+    for answer, raw in zip(table.select(list(types)).to_pylist(), table.column("_raw").to_pylist(), strict=True):
+        assert answer == json.loads(raw)
 
 
 # Both ----------------------------------------------------------------------------------------------------------------

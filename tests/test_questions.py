@@ -434,6 +434,15 @@ def test_an_answer_less_sure_than_is_accepted_needs_review(change: dict[str, Any
     assert SCHEMA.read(json.dumps({**SAID, **change}))["needs_review"] is expected
 
 
+def test_answers_agree_however_sure_they_are() -> None:
+    decided, said = DECISIONS.read(json.dumps(ANSWERS)), SCHEMA.read(json.dumps({**SAID, "novelty": "low"}))
+    assert DECISIONS.verdict(decided) == SCHEMA.verdict(said)
+    assert DECISIONS.verdict(decided) == {"topic": "ml", "fields": ["a.b", "c"], "applied": False, "novelty": "low"}
+    assert DECISIONS.verdict(DECISIONS.read(refusing(0, 4)))["applied"] is None
+    label = answer("decisions", labels=["a", "b"], column="verdict")
+    assert label.verdict({"verdict": "a"}) == OneLabel(("a", "b"), "verdict").verdict({"verdict": "a"})
+
+
 # What a run's answers amount to ---------------------------------------------------------------------------------------
 
 

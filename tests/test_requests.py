@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from runner.answer import OneLabel
 from runner.dialects import dialect
 from runner.records import Item, Request
 from runner.requests import RequestBuilder, max_output_tokens
@@ -181,6 +182,16 @@ def test_the_fingerprint_is_of_the_request_and_not_of_the_row() -> None:
     other = builder.build(Item(7, "b", {"year": 2, "title": "x"}, "g.csv", 9))
     assert (one.fingerprint, one.body) == (other.fingerprint, other.body)
     assert (one.item.id, other.item.id) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("api", "fingerprint"),
+    [("responses", "c4b2077fafd649b2aede72bdfb584502"), ("chat", "bdfa6a5f3790ed629765f69995f9bfe9")],
+)
+def test_a_request_for_a_label_is_what_it_has_always_been(api: str, fingerprint: str) -> None:
+    """Answers that were paid for are found by it."""
+    label = OneLabel(("a", "b"), "topic")
+    assert build(api=api, schema=label.asked).fingerprint == fingerprint
 
 
 # Tokens ---------------------------------------------------------------------------------------------------------------

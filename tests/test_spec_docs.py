@@ -19,6 +19,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "`prompt.messages[]`": sections.Message,
     "A template in a file": sections.PromptFile,
     "`output`": sections.OutputSpec,
+    "`output.questions.NAME`": sections.QuestionSpec,
     "`limits`": sections.LimitsSpec,
     "`retry`": sections.RetrySpec,
     "`stop`": sections.StopSpec,

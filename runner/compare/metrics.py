@@ -205,7 +205,9 @@ def agreement(trials: Sequence[Trial]) -> Agreement | None:
         if plan.answer.asked is None or plan.job.spec.models[0] in answers:
             continue
         ok = [result for result in trial.results if result.status == "ok"]
-        answers[plan.job.spec.models[0]] = {result.item.index: result.answer for result in ok}
+        answers[plan.job.spec.models[0]] = {
+            result.item.index: plan.answer.verdict(result.answer or {}) for result in ok
+        }
         ids |= {result.item.index: result.item.id for result in ok}
     if len(answers) < 2:
         return None
