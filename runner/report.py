@@ -40,6 +40,10 @@ def report(manifest: Manifest, folder: Path) -> str:
     if summary.get("answers"):
         out += _table([("answers", _answers(summary["answers"]))])
     out += _models(summary)
+    if len(manifest.endpoints) > 1:
+        shares = [f"{name} {rows:,}" for name, rows in summary.get("endpoints", {}).items()]
+        out += _table([("endpoints", ", ".join(shares))])
+    out += _table([("warning", text) for text in manifest.sessions[-1].warnings] if manifest.sessions else [])
     for first, *more in evaluation_lines(summary.get("evaluation", {})):
         out += [*_table([("accuracy", first)]), *(f"            {line}" for line in more)]
     out += _questions(summary.get("questions", {}))

@@ -14,7 +14,7 @@ _STEP = math.log(1.01)  # latencies are counted in steps of 1 %
 COLUMNS = [
     "_status", "_error_type", "_error", "_id", "_attempts", "_latency_s", "_started_at", "_finished_at",
     "_throttle_s", "_backoff_s", "_input_tokens", "_cached_tokens", "_cache_write_tokens", "_output_tokens",
-    "_cost_usd", "_saved_usd", "_reused_from",
+    "_cost_usd", "_saved_usd", "_reused_from", "_endpoint",
 ]  # fmt: skip
 
 
@@ -35,6 +35,7 @@ class Stats:
         self.without_price = 0  # rows whose usage is known, and nothing else of their cost
         self.without_usage = 0
         self.errors: dict[str, dict[str, Any]] = {}
+        self.endpoints: dict[str, int] = {}  # rows by the endpoint that answered last
         self._histogram: dict[int, int] = {}
         self._first_us: int | None = None
         self._last_us: int | None = None
@@ -60,6 +61,8 @@ class Stats:
     def _add_reused(self, table: pa.Table) -> None:
         asked = table.filter(pc.is_null(table.column("_reused_from")))
         self.saved_by_cache_usd += _sum(asked, "_saved_usd") or 0.0
+        for entry in pc.value_counts(asked.column("_endpoint").drop_null()).to_pylist():
+            self.endpoints[entry["values"]] = self.endpoints.get(entry["values"], 0) + entry["counts"]
         if len(asked) == len(table):
             return
         reused = table.filter(pc.is_valid(table.column("_reused_from"))).group_by("_reused_from")

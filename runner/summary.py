@@ -118,6 +118,7 @@ def _numbers(total: stats.Stats, wall_s: float) -> dict[str, Any]:
         "failed": total.failed,
         "errors": total.errors,
         "attempts": total.attempts,
+        "endpoints": dict(sorted(total.endpoints.items())),
         "tokens": total.tokens,
         "cost_usd": round(total.cost_usd, 6) if known else None,
         "cost_at_least_usd": round(total.cost_usd, 6),

@@ -90,23 +90,25 @@ def test_these_are_the_examples() -> None:
     assert [path.stem for path in JOBS] == [
         "arxiv-topics",
         "paper-facts",
+        "paper-models",
+        "paper-organizations",
         "paper-questions",
         "review-sentiment",
     ]
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
-def test_an_example_loads_and_needs_no_key(path: Path) -> None:
-    job = load_job(path, environ={})
+def test_an_example_loads_and_rehearses_without_a_key(path: Path) -> None:
+    job = load_job(path, overrides={"endpoint": "simulator"}, environ={})
     assert job.spec.name == path.stem
     assert job.root == ROOT
-    assert job.endpoint.is_simulator
+    assert job.rehearsal
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
 def test_an_example_needs_only_a_key_to_be_real(path: Path) -> None:
     job = load_job(path, overrides={"endpoint": "openai"}, environ={"OPENAI_API_KEY": "not-a-key"})
-    assert job.models.models.get(job.spec.model) is not None, "its price is known"
+    assert all(model in job.models.models for model in job.spec.models), "their prices are known"
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
@@ -224,13 +226,14 @@ def test_optional_properties_do_not_count_as_the_least_there_can_be() -> None:
 # paper-questions and paper-facts --------------------------------------------------------------------------------------
 
 
-def work(name: str, folder: Path, **settings: Any) -> pa.Table:
+def work(name: str, folder: Path, answers: int = 240, **settings: Any) -> pa.Table:
     """Run an example in this process, in a copy of the project whose simulator answers at once."""
     shutil.copytree(ROOT / "jobs", folder / "jobs")
     shutil.copytree(ROOT / "configs", folder / "configs")
     (folder / "configs" / "endpoints.yaml").write_text(INSTANT, encoding="utf-8")
-    done = run_job(load(folder / "jobs" / f"{name}.yaml", limits={"concurrency": 32}, **settings), progress=False)
-    assert (done.rows, done.failed) == (240, 0)
+    settings = {"endpoint": "simulator", "limits": {"concurrency": 32}, **settings}
+    done = run_job(load(folder / "jobs" / f"{name}.yaml", **settings), progress=False)
+    assert (done.rows, done.ok, done.failed) == (240, answers, 0)
     return read_results(done.folder)
 
 
@@ -276,6 +279,23 @@ def test_facts_are_typed(tmp_path: Path) -> None:
     assert table.column("sample_size").null_count > 0
     for answer, raw in zip(table.select(list(types)).to_pylist(), table.column("_raw").to_pylist(), strict=True):
         assert answer == json.loads(raw)
+
+
+def test_two_models_stand_side_by_side(tmp_path: Path) -> None:
+    table = work("paper-models", tmp_path, answers=480)
+    assert table.num_rows == 240
+    assert table.schema.names[:3] == ["id", "title", "_index"]
+    for model in ("gpt-6-luna", "gpt-6-sol"):
+        assert set(table.column(f"{model}._status").to_pylist()) == {"ok"}
+        assert table.column(f"{model}.label").null_count == 0
+
+
+def test_two_organizations_share_the_work(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    done = run_job(load(tmp_path / "jobs" / "paper-organizations.yaml", endpoint="simulator"), progress=False)
+    assert (done.ok, done.failed) == (240, 0)
+    assert set(read_results(done.folder).column("_endpoint").to_pylist()) == {"openai-org-a", "openai-org-b"}
 
 
 # Both ----------------------------------------------------------------------------------------------------------------

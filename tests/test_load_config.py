@@ -49,7 +49,7 @@ def expect(shown: str) -> str:
 
 def test_without_a_file_there_are_openai_and_the_simulator() -> None:
     found = load_endpoints(Path.cwd())
-    assert list(found.specs) == ["openai", "simulator"]
+    assert list(found.specs) == ["openai", "simulator", "openai-org-a", "openai-org-b"]
     assert found["openai"].base_url == "https://api.openai.com/v1"
     assert found["openai"].api_key_env == "OPENAI_API_KEY"
     assert found["simulator"].is_simulator
@@ -84,7 +84,7 @@ def test_an_unknown_endpoint_suggests_one() -> None:
 
 def test_the_shipped_files_load() -> None:
     found = load_endpoints(PROJECT)
-    assert list(found.specs) == ["openai", "simulator"]
+    assert list(found.specs) == ["openai", "simulator", "openai-org-a", "openai-org-b"]
     assert found["simulator"].simulator == SimulatorSettings(latency_s=Latency(median=0.2, p95=0.5))
 
 
@@ -297,7 +297,7 @@ def test_a_key_of_several_lines_is_refused() -> None:
 
 def test_loading_a_job_checks_the_environment_only_when_asked() -> None:
     Path("job.yaml").write_text("input: {path: x}\nprompt: {user: x}\nmodel: m\n")
-    assert load_job(Path("job.yaml")).endpoint.name == "openai"
+    assert load_job(Path("job.yaml")).pool[0].name == "openai"
     with pytest.raises(SpecErrors, match="OPENAI_API_KEY, which is not set"):
         load_job(Path("job.yaml"), environ={})
     assert load_job(Path("job.yaml"), environ={"OPENAI_API_KEY": KEY}).spec.model == "m"

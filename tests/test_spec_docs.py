@@ -21,6 +21,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "`output`": sections.OutputSpec,
     "`output.questions.NAME`": sections.QuestionSpec,
     "`limits`": sections.LimitsSpec,
+    "`budget`": sections.BudgetSpec,
     "`retry`": sections.RetrySpec,
     "`stop`": sections.StopSpec,
     "`evaluate`": sections.EvaluateSpec,
