@@ -49,7 +49,7 @@ def expect(shown: str) -> str:
 
 def test_without_a_file_there_are_openai_and_the_simulator() -> None:
     found = load_endpoints(Path.cwd())
-    assert list(found.specs) == ["openai", "simulator", "openai-org-a", "openai-org-b"]
+    assert list(found.specs) == ["openai", "simulator"]
     assert found["openai"].base_url == "https://api.openai.com/v1"
     assert found["openai"].api_key_env == "OPENAI_API_KEY"
     assert found["simulator"].is_simulator
