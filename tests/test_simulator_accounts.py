@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from runner.simulator.service import Answer, Service
 from runner.simulator.settings import SimulatorSettings
+from runner.validation import check
+from runner.yaml_source import parse
 
 TWO = [{"key": "key-a", "organization": "org-a"}, {"key": "key-b", "organization": "org-b"}]
 
@@ -146,6 +148,29 @@ def test_without_accounts_there_are_none() -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         SimulatorSettings.model_validate(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            "{accounts: [{key: key-a}, {key: key-a}]}",
+            "`accounts[1].key` is given twice\n  --> --settings:1:33\n   |\n"
+            " 1 | {accounts: [{key: key-a}, {key: key-a}]}\n   |                                 ^\n"
+            "hint: give each account a key of its own, which is not among `api_keys`",
+        ),
+        (
+            "{cached_share: 0.6, cache_write_share: 0.6}",
+            "`cache_write_share` must be at most 0.4, what `cached_share` leaves, got 0.6\n"
+            "  --> --settings:1:40\n   |\n"
+            " 1 | {cached_share: 0.6, cache_write_share: 0.6}\n   |                                        ^",
+        ),
+    ],
+)
+def test_what_is_wrong_with_settings_is_shown_where_it_stands(settings: str, said: str) -> None:
+    source = parse(settings, "--settings")
+    _, problems = check(SimulatorSettings, source, source.data)
+    assert [str(problem) for problem in problems] == [said]
 
 
 # Cached input ---------------------------------------------------------------------------------------------------------

@@ -153,14 +153,15 @@ class SimulatorSettings(Section):
     @field_validator("accounts")
     @classmethod
     def _distinct(cls, accounts: list[AccountSettings], info: ValidationInfo) -> list[AccountSettings]:
-        keys = [*info.data.get("api_keys", ()), *(account.key for account in accounts)]
+        everybody = info.data.get("api_keys", [])
+        keys = [account.key for account in accounts]
         # The key itself is not repeated: this may be shown anywhere.
         hint = "give each account a key of its own, which is not among `api_keys`"
         complain(
             [
                 Finding("is given twice", (position, "key"), hint)
                 for position, account in enumerate(accounts)
-                if keys.count(account.key) > 1
+                if account.key in everybody or account.key in keys[:position]
             ]
         )
         return accounts
