@@ -87,6 +87,8 @@ def _of_the_api(api: str, parameters: Mapping[str, Any]) -> Iterator[Finding]:
         elif api == "responses" and key == "reasoning" and value is not None and not isinstance(value, Mapping):
             hint = f"write `reasoning: {{effort: {value}}}`" if isinstance(value, str) else "write `{effort: low}`"
             yield _finding(key, f"must be a mapping, got {say(value)}", hint)
+        elif key == "service_tier" and value is not None and not isinstance(value, str):
+            yield _finding(key, f"must be text, got {say(value)}", "for example `service_tier: flex`")
 
 
 def _efforts(name: str, model: ModelSpec, api: str, parameters: Mapping[str, Any]) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from stored import OUTPUT, failed, finish, items, names, ok, store, table
+from stored import NOW_US, OUTPUT, failed, finish, items, names, ok, store, table
 
 from runner import parts
 from runner.errors import FatalError
@@ -148,3 +148,18 @@ def test_a_bug_while_sealing_does_not_pass_unseen(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         opened.close()
     assert names(tmp_path) == ["journal-00000.jsonl"]
+
+
+def test_tokens_of_the_cache_are_summed_in_rows_that_were_retried_and_in_the_summary(tmp_path: Path) -> None:
+    for retry, (cached, written) in ((False, (0, 8)), (True, (8, 1))):
+        with store(tmp_path, retry=retry) as opened:
+            for item in opened.missing(items(1)):
+                assert item is not None
+                result = ok(item, "again") if retry else failed(item)
+                result.input_tokens, result.cached_tokens, result.cache_write_tokens = 10, cached, written
+                result.finished_at = NOW_US + retry
+                opened.append(result)
+    [row] = table(tmp_path)
+    assert (row["_input_tokens"], row["_cached_tokens"], row["_cache_write_tokens"]) == (20, 8, 9)
+    tokens = summarize(tmp_path, OUTPUT.schema, 1.0)["tokens"]
+    assert tokens == {"input": 20, "cached": 8, "cache_write": 9, "output": 0}

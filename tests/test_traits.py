@@ -253,6 +253,12 @@ def test_how_the_responses_api_spells_the_effort() -> None:
     ]
 
 
+def test_a_service_tier_is_text() -> None:
+    assert of_the_api("chat", "{service_tier: [flex]}", "gpt-7") == [
+        "4:28 `parameters.service_tier` must be text, got a list | for example `service_tier: flex`"
+    ]
+
+
 # The end of a model ---------------------------------------------------------------------------------------------------
 
 
