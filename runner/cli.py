@@ -104,7 +104,7 @@ def run(
     if dry_run:
         from runner.dry_run import dry_run as estimate
 
-        shown = estimate(job, overrides)
+        shown = estimate(job, overrides, outputs=outputs)
         say(json.dumps(shown.as_json(), indent=2, ensure_ascii=False) if as_json else shown.text())
         return Exit.OK
     from runner import app

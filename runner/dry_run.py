@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Any
 from runner.load import load_job
 from runner.plan import make_plan
 from runner.progress import duration
+from runner.runs import OUTPUTS
+from runner.savings import Savings, look_for_savings
 from runner.traits import ending
 from runner.workload import Workload
 
@@ -31,6 +33,7 @@ class Estimate:
         cost_usd: (lowest, highest); None where price or maximum is unknown.
         cost_range: what the two ends of the cost are, in words.
         earliest_finish_s: how long the limits alone make it take, in seconds.
+        savings: what need not be paid for, in words.
         notes: what else to know of the model.
     """
 
@@ -50,6 +53,7 @@ class Estimate:
     cost_usd: tuple[float | None, float | None]
     cost_range: str
     earliest_finish_s: float | None
+    savings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -72,6 +76,8 @@ class Estimate:
         out.append(f"  cost      {self._cost()}")
         if self.cost_usd[0] is not None:
             out += textwrap.wrap(self.cost_range, 100, initial_indent="  range     ", subsequent_indent=" " * 12)
+        for saving in self.savings:
+            out += textwrap.wrap(saving, 100, initial_indent="  saving    ", subsequent_indent=" " * 12)
         if self.earliest_finish_s is not None:
             out.append(f"  time      at least {duration(self.earliest_finish_s)} under the limits")
         else:
@@ -93,11 +99,14 @@ class Estimate:
         return f"about ${low:,.4f} to ${high:,.4f}"
 
 
-def dry_run(job_file: Path, overrides: Mapping[str, str], today: date | None = None) -> Estimate:
+def dry_run(
+    job_file: Path, overrides: Mapping[str, str], today: date | None = None, *, outputs: Path | None = None
+) -> Estimate:
     """Estimate a job.
 
     Args:
         today: the date that models are compared with that end soon; default: today's.
+        outputs: where its runs are; default: `outputs/` in the project root.
 
     Raises:
         SpecError, InputError: the job could not be run as it is.
@@ -107,8 +116,10 @@ def dry_run(job_file: Path, overrides: Mapping[str, str], today: date | None = N
     found = plan.survey()
     plan.output(found)
     requests = [plan.builder.build(item) for item in found.sample]
-    load = Workload.of(plan, found.rows - found.bad, requests)
     models = len(job.spec.models)
+    savings = look_for_savings(plan, (outputs or job.root / OUTPUTS) / job.spec.name)
+    sent = round(savings.sent(reuse=job.spec.reuse, dedupe=job.spec.dedupe) / models)
+    load = Workload.of(plan, sent, requests)
     low, high = zip(*(load.cost_usd(tariff, tariff.asked_tier) for tariff in plan.tariffs), strict=True)
     least, most = load.output_tokens
     finish_s = load.earliest_finish_s(job.limits)
@@ -130,8 +141,20 @@ def dry_run(job_file: Path, overrides: Mapping[str, str], today: date | None = N
         (_sum(low), _sum(high)),
         load.range_in_words(plan.tariffs[0]),
         None if finish_s is None else finish_s * models,
+        tuple(_savings(savings, job.spec.reuse, job.spec.dedupe)),
         tuple(end for end in ends if end),
     )
+
+
+def _savings(savings: Savings, reuse: bool, dedupe: bool) -> Iterator[str]:
+    """Yield what is saved, and what would be if the job asked for it."""
+    of_all = f"of {savings.requests:,} requests"
+    if savings.answered:
+        costs = "they cost nothing" if reuse else "with `reuse: true` they would cost nothing"
+        yield f"{savings.answered:,} {of_all} were answered by earlier runs: {costs}"
+    if savings.identical:
+        costs = "they cost nothing" if dedupe else "with `dedupe: true` they would cost nothing"
+        yield f"{savings.identical:,} {of_all} are the same as another one: {costs}"
 
 
 def _sum(costs: Sequence[float | None]) -> float | None:

@@ -119,7 +119,7 @@ class Workload:
         without replacement. What was sampled is part of the sum, so the sum is never less.
         """
         if self.complete:
-            return (math.fsum(values),) * 2
+            return (math.fsum(values) * (self.rows / max(1, len(values))),) * 2
         n = len(values)
         error = _T_95 * statistics.stdev(values) * math.sqrt((1 - n / self.rows) / n)
         mean = statistics.fmean(values)

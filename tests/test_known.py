@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from project import LABELS, Project, simulator
 
+from runner.dry_run import dry_run
+
 Make = Callable[..., Project]
 
 
@@ -196,3 +198,21 @@ def test_a_resumed_run_remembers_what_it_had_asked(project: Make, tmp_path: Path
         here.work_on()
         assert server.stats()["statuses"]["200"] <= 200 + 2
     here.assert_whole(400)
+
+
+def test_a_dry_run_says_what_would_be_saved(project: Make) -> None:
+    here = project(rows=[*doubled(30, 10), {"id": "new", "text": "new", "number": 1}])
+    assert not dry_run(here.job_file, {}).savings[:-1]
+    here.work()
+    with here.rows_file.open("a", encoding="utf-8") as file:
+        file.write('{"id": "newer", "text": "newer", "number": 1}\n')
+    found = dry_run(here.job_file, {})
+    assert found.savings == (
+        "31 of 32 requests were answered by earlier runs: with `reuse: true` they would cost nothing",
+        "20 of 32 requests are the same as another one: with `dedupe: true` they would cost nothing",
+    )
+    less = dry_run(here.job_file, {"reuse": "true"})
+    assert less.savings == ("31 of 32 requests were answered by earlier runs: they cost nothing",)
+    assert less.input_tokens == pytest.approx(found.input_tokens / 32, rel=0.2)
+    once = dry_run(here.job_file, {"dedupe": "true"})
+    assert once.input_tokens == pytest.approx(found.input_tokens * 12 / 32, rel=0.1)

@@ -55,7 +55,7 @@ ORDER = [
         "strategies.processes",
     },
     {"store", "summary", "sessions", "plan", "progress", "differences"},
-    {"pipeline", "calls", "report", "export", "listing", "workload", "dry_run", "offers", "explain"},
+    {"pipeline", "calls", "report", "export", "listing", "workload", "savings", "dry_run", "offers", "explain"},
     {"execution", "connect", "event_loop", "workers.child"},
     {"app", "compare"},
     {"api", "cli"},

@@ -67,13 +67,16 @@ def question(answer: str, expected: str, schema: pa.Schema, output: Mapping[str,
         schema: the answer's columns, perhaps among others.
         output: the job's section `output`, as plain data, with its schema read from its file.
     """
+    asked = output.get("questions") or {}
+    if asked.get(answer, {}).get("score") is not None:
+        answer = f"{answer}_level"  # the score itself is a mean, and no level
     field = schema.field(answer)
     kind = kind_of(field)
     assert kind is not None, answer
     if kind == "yes_no":
         probable = answer if pa.types.is_floating(field.type) else None
         return Question(answer, expected, kind, ("yes", "no"), probable)
-    confidence = f"{answer}_confidence"
+    confidence = f"{answer if answer in asked else answer.removesuffix('_level')}_confidence"
     known = kind == "choice" and confidence in schema.names and pa.types.is_floating(schema.field(confidence).type)
     return Question(answer, expected, kind, _labels(answer, output), confidence if known else None)
 
@@ -91,6 +94,9 @@ def _labels(answer: str, output: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Return what the job lets a column hold, as text."""
     if output.get("labels") is not None:
         return tuple(output["labels"])
+    for name, question in (output.get("questions") or {}).items():
+        if answer in (name, f"{name}_level") and (options := question.get("choice") or question.get("score")):
+            return tuple(options)
     schema = output.get("schema") or {}
     allowed = _enum(schema.get("properties", {}).get(answer), schema)
     return None if allowed is None else tuple(dict.fromkeys(text(value) for value in allowed if value is not None))
