@@ -210,6 +210,8 @@ def _saved(saved: dict[str, Any]) -> str:
         parts.append(f"{saved['reused_rows']:,} rows answered by earlier runs: ${saved['reuse_usd']:.4f}")
     if saved.get("deduped_rows"):
         parts.append(f"{saved['deduped_rows']:,} rows with the request of another: ${saved['dedupe_usd']:.4f}")
+    if saved.get("identical_rows"):
+        parts.append(f"{saved['identical_rows']:,} rows sent the request of another: `dedupe: true` would not")
     if saved.get("cache_usd"):
         parts.append(f"caching: ${saved['cache_usd']:.4f}")
     return " · ".join(parts)

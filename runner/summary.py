@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 from runner import agreement, parts, stats
 from runner.answer_stats import AnswerStats
 from runner.budget import NOTHING, Amount
+from runner.dataset.repeats import Repeats
+from runner.errors import InputError
 from runner.evaluate import Evaluation
 from runner.manifest import Manifest
 from runner.output import RUNNER_FIELDS
@@ -78,7 +80,8 @@ def summarize(
     columns = [*stats.COLUMNS, *answers.columns]
     columns += evaluation.columns if evaluation else []
     columns += agreement.COLUMNS if alike else []
-    for table in parts.stored(folder, pa.schema([schema.field(name) for name in dict.fromkeys(columns)]), _BATCH_ROWS):
+    few = pa.schema([schema.field(name) for name in dict.fromkeys(columns)])
+    for table in parts.stored(folder, few, _BATCH_ROWS):
         total.add(table)
         answers.add(table)
         for model, mine in of_model.items():
@@ -87,7 +90,7 @@ def summarize(
             alike.add(table)
         if evaluation:
             evaluation.add(table)
-    found = {**_numbers(total, wall_s), **answers.as_json(), "saved": _saved(total, folder.name)}
+    found = {**_numbers(total, wall_s), **answers.as_json(), "saved": _saved(total, folder.name, _identical(folder))}
     if alike:
         found["models"] = {model: _numbers(mine, wall_s) for model, mine in of_model.items()}
         found["agreement"] = alike.as_dict()
@@ -97,7 +100,20 @@ def summarize(
     return found
 
 
-def _saved(total: stats.Stats, run: str) -> dict[str, Any]:
+def _identical(folder: Path) -> int | None:
+    """Return how many requests were sent although another row had the same; None: there is no room to count them."""
+    schema = pa.schema([field for field in RUNNER_FIELDS if field.name in ("_model", "_fingerprint", "_reused_from")])
+    try:
+        with Repeats() as repeats:
+            for table in parts.stored(folder, schema, _BATCH_ROWS):
+                asked = table.filter(pc.is_null(table.column("_reused_from"))).column("_fingerprint").drop_null()
+                repeats.add_digests(bytes.fromhex("".join(pc.utf8_slice_codeunits(asked, 0, 16).to_pylist())))
+            return repeats.count()
+    except InputError:
+        return None
+
+
+def _saved(total: stats.Stats, run: str, identical: int | None) -> dict[str, Any]:
     """Return what did not have to be paid, by what saved it: cache, earlier runs, identical requests."""
     twins = total.reused.get(run, {"rows": 0, "saved_usd": 0.0})
     earlier = [found for origin, found in total.reused.items() if origin != run]
@@ -107,6 +123,7 @@ def _saved(total: stats.Stats, run: str) -> dict[str, Any]:
         "reuse_usd": round(sum(found["saved_usd"] for found in earlier), 6),
         "deduped_rows": twins["rows"],
         "dedupe_usd": round(twins["saved_usd"], 6),
+        "identical_rows": identical,  # asked, although another row had the same request
     }
 
 

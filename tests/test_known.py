@@ -171,6 +171,7 @@ def test_a_hundred_samples_of_one_prompt_are_a_hundred_requests(project: Make) -
         here = project(server.base_url, rows=doubled(100, 1))
         here.work()
         assert server.stats()["requests"] == 100
+    assert here.manifest()["summary"]["saved"]["identical_rows"] == 99, "and the summary says what dedupe would save"
 
 
 def test_the_failure_of_a_request_is_that_of_all_its_rows_and_a_retry_asks_once(project: Make) -> None:

@@ -59,6 +59,11 @@ class Repeats:
         if len(waiting) >= _WRITE_AT:
             self._flush()
 
+    def add_digests(self, digests: bytes) -> None:
+        """Add ids by their digests, 8 bytes each."""
+        self._waiting.append(digests)
+        self._flush()
+
     def count(self) -> int:
         """How many of the ids were there before."""
         self._flush()
@@ -74,7 +79,7 @@ class Repeats:
             unwritten = memoryview(b"".join(self._waiting))
             while unwritten:
                 unwritten = unwritten[self._file.write(unwritten) :]
-        self._count += len(self._waiting)
+        self._count += sum(map(len, self._waiting)) // _DIGEST_BYTES
         self._waiting.clear()
 
     def _distinct(self, passes: int, turn: int) -> int:
