@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from project import Project, parts, simulator, until
 
-from runner.simulator import SimulatorProcess, SimulatorSettings
+from runner.simulator import SimulatorProcess
 
 Make = Callable[..., Project]
 
@@ -27,7 +27,7 @@ def stopped(project: Make) -> Iterator[tuple[Project, SimulatorProcess]]:
         here = project(broke.base_url)
         here.run("-q", exits=4)
     port = int(broke.base_url.split(":")[2].split("/")[0])
-    with SimulatorProcess(SimulatorSettings(latency_s=0), port=port) as server:
+    with simulator(port=port) as server:
         yield here, server
 
 

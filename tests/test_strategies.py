@@ -19,7 +19,6 @@ from project import Project, simulator, until
 from runner import journal
 from runner.errors import SpecError
 from runner.load import load_job
-from runner.simulator import SimulatorProcess, SimulatorSettings
 
 Make = Callable[..., Project]
 
@@ -158,7 +157,7 @@ def test_a_fatal_error_stops_at_once_and_the_run_goes_on_later(project: Make, st
     assert done.error.startswith("error: HTTP 429: You exceeded your current quota")
     assert here.manifest()["summary"]["rows"] == 20
     port = int(server.base_url.split(":")[2].split("/")[0])
-    with SimulatorProcess(SimulatorSettings(latency_s=0), port=port) as healthy:
+    with simulator(port=port) as healthy:
         here.runner("resume", "--quiet")
         assert healthy.stats()["requests"] == 80
     here.assert_whole(100)
@@ -416,7 +415,7 @@ def test_failed_rows_are_sent_again_in_place(project: Make, strategy: Any) -> No
         failed = here.work().failed
     assert failed > 10
     port = int(server.base_url.split(":")[2].split("/")[0])
-    with SimulatorProcess(SimulatorSettings(latency_s=0), port=port) as healthy:
+    with simulator(port=port) as healthy:
         here.runner("retry", "--quiet")
         assert healthy.stats()["requests"] == failed
     table = here.table()
