@@ -107,7 +107,7 @@ def test_the_limits_hold_over_the_whole_comparison(project: Make) -> None:
 def test_failures_are_shown_and_win_nothing(project: Make) -> None:
     with simulator(faults={"bad_request": 0.5}) as server:
         here = project(server.base_url)
-        done = here.runner("compare", here.job_file, "--strategies", "sequential,asyncio", exits=3)
+        done = here.runner("compare", here.job_file, "--strategies", "sequential,asyncio", exits=3, fresh=True)
     assert "Every contestant had failures, so none can be called faster." in done.stdout
 
 

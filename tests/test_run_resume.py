@@ -100,7 +100,7 @@ def test_retry_sends_failed_rows_only_and_replaces_their_parts_only(project: Mak
         server_before = server.stats()["requests"]
         assert server_before == 199
 
-        done = here.runner("retry", exits=3)
+        done = here.runner("retry", exits=3, fresh=True)
         assert server.stats()["requests"] == 199 + len(failed)
         assert "1 failed" in done.stdout
         after = sums(here.latest)

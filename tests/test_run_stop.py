@@ -86,7 +86,7 @@ def test_a_spent_quota_stops_within_seconds_and_the_run_goes_on_later(project: M
     assert here.manifest()["summary"]["rows"] == 37
     port = int(server.base_url.split(":")[2].split("/")[0])
     with simulator(port=port) as healthy:
-        here.runner("resume")
+        here.runner("resume", fresh=True)
         assert healthy.stats()["requests"] == 100 - 37
     here.assert_whole(100)
 

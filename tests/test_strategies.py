@@ -158,7 +158,7 @@ def test_a_fatal_error_stops_at_once_and_the_run_goes_on_later(project: Make, st
     assert here.manifest()["summary"]["rows"] == 20
     port = int(server.base_url.split(":")[2].split("/")[0])
     with simulator(port=port) as healthy:
-        here.runner("resume", "--quiet")
+        here.runner("resume", "--strategy", "asyncio", "--quiet")
         assert healthy.stats()["requests"] == 80
     here.assert_whole(100)
 
@@ -315,9 +315,9 @@ def test_workers_that_keep_dying_end_the_run(project: Make) -> None:
 
 def test_more_processes_than_rows(project: Make) -> None:
     with simulator() as server:
-        here = project(server.base_url, rows=2, strategy={"name": "processes", "processes": 4})
+        here = project(server.base_url, rows=1, strategy={"name": "processes", "processes": 2})
         assert here.work().status == "finished"
-    here.assert_whole(2)
+    here.assert_whole(1)
 
 
 def test_input_that_changes_while_workers_read_it_stops_the_run(project: Make) -> None:
@@ -331,7 +331,7 @@ def test_input_that_changes_while_workers_read_it_stops_the_run(project: Make) -
         done = here.end(working, exits=4)
         assert "the input" in done.error
         here.rows_file.write_text(text)
-        here.runner("resume", "--quiet", "--set", "limits.concurrency=200")
+        here.runner("resume", "--quiet", "--strategy", "asyncio", "--set", "limits.concurrency=200")
     here.assert_whole(3000)
 
 
