@@ -2,7 +2,7 @@
 
 One such process per test process waits for orders. A fork of it becomes the command: with a pid, signals, files, an
 environment and an end of its own, but without the second of work that the imports take. What only a start from nothing
-shows (options of Python, what is imported when, limits of the shell) needs `subprocess` itself.
+shows (options of Python, what is imported when, limits of the kernel) needs `subprocess`: `Project.start(fresh=True)`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,11 @@ def serve(orders: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for module in pkgutil.walk_packages(import_module("runner").__path__, "runner."):
         if not module.name.endswith("__main__"):
-            import_module(module.name)
+            with suppress(ImportError):  # what is optional may be missing
+                import_module(module.name)
     import_module("uvloop")
     gc.freeze()  # a fork has no need to look through it, and so to copy it
-    while message := (received := socket.recv_fds(orders, 1 << 16, 3))[0]:
+    while message := (received := socket.recv_fds(orders, 1 << 20, 3))[0]:
         order, files = json.loads(message), received[1]
         if "pid" in order:
             pid, status = os.waitpid(order["pid"], os.WNOHANG)
@@ -129,7 +131,7 @@ class Forked:
         while (code := self.poll()) is None:
             if time.monotonic() > end:
                 raise subprocess.TimeoutExpired(self.args, timeout)
-            time.sleep(0.003)
+            time.sleep(0.005)
         return code
 
     def communicate(self, timeout: float = 60) -> tuple[str, str]:

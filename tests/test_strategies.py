@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -390,11 +391,16 @@ def test_a_package_may_bring_a_strategy(project: Make) -> None:
         ("pairs:Pairs", "strategy `pairs` has no `Options`"),
     ],
 )
-def test_a_package_that_brings_something_else_is_one_clear_error(project: Make, entry: str, said: str) -> None:
+def test_a_package_that_brings_something_else_is_one_clear_error(
+    project: Make, monkeypatch: pytest.MonkeyPatch, entry: str, said: str
+) -> None:
     here = project("http://127.0.0.1:9/v1", strategy="pairs")
     install(here, entry)
-    done = here.run(exits=2)
-    assert done.error.startswith(f"error: {said}")
+    monkeypatch.syspath_prepend(here.environ["PYTHONPATH"])
+    monkeypatch.delitem(sys.modules, "pairs", raising=False)
+    with pytest.raises(SpecError) as caught:
+        load_job(here.job_file)
+    assert str(caught.value).startswith(said)
 
 
 def test_the_journal_holds_what_threads_have_finished(project: Make) -> None:
