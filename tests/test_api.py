@@ -51,7 +51,9 @@ def here(project: Make, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Projec
 @pytest.mark.parametrize("strategy", ["asyncio", "threads", "to_thread", "sequential", "processes"])
 def test_every_strategy_runs_inside_a_running_event_loop(here: Make, strategy: str) -> None:
     with simulator() as server:
-        made = here(server.base_url, rows=20, strategy=strategy)
+        made = here(
+            server.base_url, rows=20, strategy=strategy, limits={"concurrency": 1 if strategy == "processes" else 8}
+        )
 
         async def both() -> tuple[runner.RunSummary, runner.RunSummary]:
             job = runner.load_job(made.job_file)

@@ -734,7 +734,7 @@ def test_cancelling_passes_through() -> None:
             for transport in (AiohttpTransport, SdkTransport, Threaded):
                 client = transport(Connection("e", server.base_url, KEY), "/responses", 1)
                 server.reached.clear()
-                task = asyncio.create_task(client.post(HELLO, 5))
+                task = asyncio.create_task(client.post(HELLO, 1))  # which the thread waits for
                 await server.reached.wait()
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):

@@ -26,10 +26,10 @@ def comparison(here: Project) -> Path:
 def test_all_strategies_on_the_same_rows(project: Make) -> None:
     with simulator(latency_s=0.02) as server:
         here = project(server.base_url)
-        done = here.runner("compare", here.job_file, "--n", "8", "--rounds", "2")
+        done = here.runner("compare", here.job_file, "--n", "8", "--rounds", "1")
         stats = server.stats()
     assert stats["distinct_bodies"] == 8
-    assert stats["requests"] == 5 * (2 * 8 + 1), "two rounds, and one row each to warm up"
+    assert stats["requests"] == 5 * (8 + 1), "one row each to warm up"
     folder = comparison(here)
     assert {path.name for path in folder.iterdir()} == {
         "comparison.json", "comparison.html", "comparison.svg", "comparison.png", "requests.parquet",
@@ -38,24 +38,24 @@ def test_all_strategies_on_the_same_rows(project: Make) -> None:
     names = ["sequential", "threads", "to_thread", "asyncio", "processes"]
     assert [each["name"] for each in found["contestants"]] == names
     for each in found["contestants"]:
-        assert (each["rows"], len(each["walls_s"]), each["failed"]) == (8, 2, 0)
+        assert (each["rows"], len(each["walls_s"]), each["failed"]) == (8, 1, 0)
         assert each["concurrency"] == (1 if each["name"] == "sequential" else 8)
         assert each["p50_s"] >= 0.02
         assert each["total_s"] >= (8 * 0.02 if each["name"] == "sequential" else 0.02)
     assert found["contestants"][0]["speedup"] == 1
-    assert len(found["requests"]) == 80
+    assert len(found["requests"]) == 40
     for request in found["requests"]:
         assert 0 <= request["queued_s"] <= request["started_s"] < request["finished_s"]
         assert json.loads(request["reply"])["label"]
     table = pq.read_table(folder / "requests.parquet")
-    assert table.num_rows == 80 + 5, "the replies of the warm-up are paid for as well"
+    assert table.num_rows == 40 + 5, "the replies of the warm-up are paid for as well"
     assert table.column("_round").to_pylist().count(0) == 5
     assert table.column_names[:4] == ["_contestant", "_strategy", "_concurrency", "_round"]
     assert found["conclusion"] in done.stdout
     assert found["conclusion"] in (folder / "comparison.html").read_text().replace("&#x27;", "'")
     for name in names:
         assert name in done.stdout
-        assert f"round 2 of 2 · {name}: 8 rows in " in done.stderr
+        assert f"round 1 of 1 · {name}: 8 rows in " in done.stderr
 
 
 def test_concurrencies_and_models(project: Make) -> None:
@@ -100,14 +100,22 @@ def test_a_second_signal_stops_at_once_and_keeps_what_was_completed(project: Mak
 def test_the_limits_hold_over_the_whole_comparison(project: Make) -> None:
     with simulator(requests_per_minute=600) as server:
         here = project(server.base_url, limits={"concurrency": 8, "requests_per_minute": 580})
-        here.runner("compare", here.job_file, "--strategies", "threads,asyncio", "--rounds", "2", "-q")
-        assert server.stats()["statuses"].get("429", 0) == 0
+        done = here.runner("compare", here.job_file, "--strategies", "threads,asyncio", "--rounds", "2")
+        stats = server.stats()
+    assert stats["statuses"].get("429", 0) == 0
+    assert stats["requests"] == 2 * (2 * 10 + 1), "two rounds, and one row each to warm up"
+    found = json.loads((comparison(here) / "comparison.json").read_text())
+    for each in found["contestants"]:
+        assert (each["rows"], len(each["walls_s"]), each["failed"]) == (10, 2, 0)
+        assert f"round 2 of 2 · {each['name']}: 10 rows in " in done.stderr
+    assert len(found["requests"]) == 40
+    assert pq.read_table(comparison(here) / "requests.parquet").num_rows == 40 + 2
 
 
 def test_failures_are_shown_and_win_nothing(project: Make) -> None:
     with simulator(faults={"bad_request": 0.5}) as server:
         here = project(server.base_url)
-        done = here.runner("compare", here.job_file, "--strategies", "sequential,asyncio", exits=3)
+        done = here.runner("compare", here.job_file, "--strategies", "sequential,asyncio", exits=3, fresh=True)
     assert "Every contestant had failures, so none can be called faster." in done.stdout
 
 

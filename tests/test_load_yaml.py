@@ -419,9 +419,9 @@ def test_each_kind_of_malformed_yaml_ends_in_one_clear_message(kind: str) -> Non
 def test_a_bomb_of_aliases_is_refused_at_once() -> None:
     lines = ["a0: &a0 [" + ", ".join(["x"] * 10) + "]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    begin = time.perf_counter()
+    begin = time.process_time()
     shown = said("\n".join(lines))
-    assert time.perf_counter() - begin < 3
+    assert time.process_time() - begin < 3
     assert shown.startswith("error: the aliases of this file unfold to more than 100,000 values\n  --> job.yaml:")
     assert shown.endswith("hint: write it without `*` aliases")
 

@@ -84,7 +84,7 @@ def files_open(soft: int, hard: int) -> dict[str, Callable[[], None]]:
 
 @pytest.mark.parametrize("strategy", ["asyncio", "threads"])
 def test_more_connections_than_files_may_be_open_at_first(project: Make, strategy: str) -> None:
-    with simulator(latency_s=1) as server:
+    with simulator(latency_s=2) as server:
         here = project(server.base_url, rows=300, limits={"concurrency": 300}, strategy=strategy)
         here.run("-q", **files_open(200, 400))
         assert server.stats()["max_in_flight"] > 250

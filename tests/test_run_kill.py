@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 from collections.abc import Callable
 
-from project import Project, simulator, until
+from project import Process, Project, simulator, until
 
 from runner.simulator import SimulatorProcess
 
@@ -19,7 +18,7 @@ ROWS = 100 * KILLS
 CONCURRENCY = 16
 
 
-def progress(server: SimulatorProcess, working: subprocess.Popen[str], requests: int) -> bool:
+def progress(server: SimulatorProcess, working: Process, requests: int) -> bool:
     """Wait until the runner has sent so many more requests; False when it ended before."""
     goal = server.stats()["requests"] + requests
     until(lambda: server.stats()["requests"] >= goal or working.poll() is not None)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from project import Project, parts, simulator, until
 
-from runner.simulator import SimulatorProcess, SimulatorSettings
+from runner.simulator import SimulatorProcess
 
 Make = Callable[..., Project]
 
@@ -27,7 +27,7 @@ def stopped(project: Make) -> Iterator[tuple[Project, SimulatorProcess]]:
         here = project(broke.base_url)
         here.run("-q", exits=4)
     port = int(broke.base_url.split(":")[2].split("/")[0])
-    with SimulatorProcess(SimulatorSettings(latency_s=0), port=port) as server:
+    with simulator(port=port) as server:
         yield here, server
 
 
@@ -100,7 +100,7 @@ def test_retry_sends_failed_rows_only_and_replaces_their_parts_only(project: Mak
         server_before = server.stats()["requests"]
         assert server_before == 199
 
-        done = here.runner("retry", exits=3)
+        done = here.runner("retry", exits=3, fresh=True)
         assert server.stats()["requests"] == 199 + len(failed)
         assert "1 failed" in done.stdout
         after = sums(here.latest)

@@ -5,12 +5,14 @@ The files lie beside the checkout where there are any; elsewhere these tests are
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from project import simulator
 
 from runner import app
 from runner.errors import Exit
@@ -38,9 +40,15 @@ FILES: dict[str, tuple[dict[str, Any], str, int]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def base_url() -> Iterator[str]:
+    with simulator() as server:
+        yield server.base_url
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared files are not here")
 @pytest.mark.parametrize("name", FILES)
-def test_a_real_file_goes_through(name: str, tmp_path: Path) -> None:
+def test_a_real_file_goes_through(name: str, tmp_path: Path, base_url: str) -> None:
     source, prompt, rows = FILES[name]
     job = {
         "name": "real",
@@ -48,10 +56,10 @@ def test_a_real_file_goes_through(name: str, tmp_path: Path) -> None:
         "prompt": {"user": prompt},
         "output": {"labels": ["good", "bad"], "column": "verdict", "rows_per_part": 1000},
         "model": "gpt-6-luna",
-        "endpoint": "simulator",
+        "endpoint": "there",
     }
     (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "endpoints.yaml").write_text("simulator: {simulator: {latency_s: 0}}\n")
+    (tmp_path / "configs" / "endpoints.yaml").write_text(f"there: {{base_url: '{base_url}'}}\n")
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     outcome = app.start(load_job(tmp_path / "job.yaml"), console=Console(quiet=True))
     assert outcome.exit_code == Exit.OK

@@ -21,7 +21,6 @@ import pytest
 from project import Project, simulator, until
 
 from runner import journal
-from runner.simulator import SimulatorProcess, SimulatorSettings
 
 Make = Callable[..., Project]
 
@@ -86,8 +85,8 @@ def test_a_spent_quota_stops_within_seconds_and_the_run_goes_on_later(project: M
     assert stats["requests"] <= 37 + 8
     assert here.manifest()["summary"]["rows"] == 37
     port = int(server.base_url.split(":")[2].split("/")[0])
-    with SimulatorProcess(SimulatorSettings(latency_s=0), port=port) as healthy:
-        here.runner("resume")
+    with simulator(port=port) as healthy:
+        here.runner("resume", fresh=True)
         assert healthy.stats()["requests"] == 100 - 37
     here.assert_whole(100)
 
@@ -213,7 +212,7 @@ def test_nohup_lets_a_run_go_on_without_its_terminal(project: Make) -> None:
 def test_ctrl_c_while_the_command_is_being_loaded(project: Make) -> None:
     here = project(rows=1)
     (here.folder / "click.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)\n")
-    assert here.runner("--help", exits=130).stderr == "interrupted\n"
+    assert here.runner("--help", exits=130, fresh=True).stderr == "interrupted\n"
 
 
 def test_a_run_that_is_at_work_or_was_killed_is_explained(project: Make) -> None:
