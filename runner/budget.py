@@ -69,13 +69,18 @@ class Budget:
     ) -> None:
         self._caps = caps
         self._clock = clock
-        self.spent = spent
+        self.spent = self._before = spent
         self._today_usd = spent_today_usd
         self._day = self._date()
         self._waiting = waiting
         self._reserved = NOTHING
         self._holders = 0
         self._settled = asyncio.Event()
+
+    @property
+    def spent_now(self) -> Amount:
+        """What was taken since this budget was opened."""
+        return self.spent - self._before
 
     async def reserve(self, most: Amount) -> None:
         """Set aside what a request may take at most; waits while others hold what it needs.

@@ -5,38 +5,35 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from runner import parts, runs, strategies
-from runner.budget import NOTHING, Amount, Budget, midnight_us
+from runner import strategies
+from runner.budget import Budget
 from runner.calls import Calls, open_gate
 from runner.clock import Clock
 from runner.connect import connected
 from runner.dataset.fingerprint import FileStamp
-from runner.earlier import Earlier
 from runner.errors import Exit, FatalError, RunnerError
 from runner.evaluate import PICTURE
 from runner.event_loop import run_loop, stop_on_signals
-from runner.known import COLUMNS, Known
+from runner.known import Known, open_known
 from runner.manifest import Manifest, Session, utc_text
 from runner.openai_client import Connection
 from runner.output import Output
 from runner.pipeline import Pipeline
 from runner.plan import Plan
-from runner.progress import Console, Progress
+from runner.progress import Console, Display, Progress
 from runner.records import BadRow, Item
+from runner.spending import open_budget
 from runner.steady import steady
 from runner.stop import Stop
 from runner.store import ResultStore
-from runner.summary import spent_in, summary_of
+from runner.summary import summary_of
 from runner.tally import Tally
-
-_BATCH_ROWS = 5_000
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,6 @@ class Execution:
         )
         self._session = Session(utc_text(clock.now_us()), strategy=plan.job.spec.strategy_name, retry=retry)
         self._budget: Budget | None = None
-        self._spent_before = NOTHING
         self._stopped_by: RunnerError | None = None
         self._interrupted = False
         self._complete = False
@@ -97,7 +93,7 @@ class Execution:
         self._manifest.sessions.append(self._session)
         self._manifest.save(self._folder)
         try:
-            with self._known() as known, connected(self._plan.job) as connections:
+            with self._opened_known() as known, connected(self._plan.job) as connections:
                 began = self._clock.steady_s()
                 try:
                     run_loop(lambda: self._work(connections, known))
@@ -107,30 +103,6 @@ class Execution:
             self._stopped_by = error
         return self._finish()
 
-    @contextmanager
-    def _known(self) -> Iterator[Known | None]:
-        """Yield the answers that need not be paid for, where the job asks for them."""
-        spec = self._plan.job.spec
-        if not (spec.reuse or spec.dedupe):
-            yield None
-            return
-        display = self._console.open("looking through earlier answers", self._clock)
-        with closing(display), ExitStack() as opened:
-            earlier = None
-            if spec.reuse:
-                earlier = opened.enter_context(Earlier(self._folder.parent, but=self._folder.name))
-                for problem in earlier.update():
-                    self._session.warnings.append(problem)
-                    display.note(f"warning: {problem}")
-            known = opened.enter_context(
-                closing(Known(self._folder.name, earlier, self._plan.answer, self._clock, dedupe=spec.dedupe))
-            )
-            if spec.dedupe:
-                schema = pa.schema([self._manifest.schema.field(name) for name in COLUMNS])
-                known.remember(parts.stored(self._folder, schema, _BATCH_ROWS))
-            display.close()
-            yield known
-
     async def _work(self, connections: Sequence[Connection], known: Known | None) -> None:
         plan, job, tally, clock = self._plan, self._plan.job, self._tally, self._clock
         limits = job.limits
@@ -138,12 +110,8 @@ class Execution:
         metadata = {"run": self._manifest.run, "job": self._manifest.job, "rehearsal": self._manifest.rehearsal}
         metadata |= self._output.layout.as_metadata()
         display = self._console.open(self._title(), clock)
-
-        def warn(text: str) -> None:
-            self._session.warnings.append(text)
-            display.note(f"warning: {text}")
-
-        gate = open_gate(job, stop, self._open_budget(), warn)
+        self._budget = open_budget(job, self._folder, self._manifest, clock, stop.waiting)
+        gate = open_gate(job, stop, self._budget, partial(self._warn, display))
         calls = Calls(plan, connections, gate, stop, tally, clock, self._manifest.input["rows"], self._stamps())
         try:
             with ResultStore(
@@ -173,22 +141,22 @@ class Execution:
         finally:
             display.close()
 
-    def _open_budget(self) -> Budget | None:
-        """Return the run's budget, less what it and its job have taken so far; None without caps."""
-        job = self._plan.job
-        caps = job.spec.budget
-        if caps.unlimited:
-            return None
-        # Answers that were thrown away just before the run stopped stand in no row.
-        told = (Amount(session.spent_usd, session.spent_tokens) for session in self._manifest.sessions)
-        self._spent_before = spent_in(self._folder).or_more(sum(told, NOTHING))
-        today_usd = 0.0
-        if caps.daily_usd is not None:
-            since_us = midnight_us(self._clock)
-            alike = [run for run in runs.runs_in(self._folder.parent) if runs.is_rehearsal(run) == job.rehearsal]
-            today_usd = sum(spent_in(run, since_us).usd for run in alike)
-        self._budget = Budget(caps, self._clock, self._spent_before, today_usd, self._stop.waiting)
-        return self._budget
+    @contextmanager
+    def _opened_known(self) -> Iterator[Known | None]:
+        spec, display = self._plan.job.spec, self._console.open("looking through earlier answers", self._clock)
+        with (
+            closing(display),
+            open_known(
+                self._folder, self._manifest.schema, self._plan.answer, self._clock, partial(self._warn, display),
+                reuse=spec.reuse, dedupe=spec.dedupe,
+            ) as known,
+        ):  # fmt: skip
+            display.close()
+            yield known
+
+    def _warn(self, display: Display, text: str) -> None:
+        self._session.warnings.append(text)
+        display.note(f"warning: {text}")
 
     def _stamps(self) -> list[FileStamp]:
         return [FileStamp(**stamp) for stamp in self._manifest.input["files"]]
@@ -209,7 +177,7 @@ class Execution:
         session.max_in_flight = tally.max_in_flight
         session.rate_limited = tally.rate_limited
         if self._budget is not None:
-            spent = self._budget.spent - self._spent_before
+            spent = self._budget.spent_now
             session.spent_usd, session.spent_tokens = round(spent.usd, 9), spent.tokens
         minutes = wall_s / 60
         session.use["concurrency"] = round(tally.busy_s / (wall_s * self._strategy.in_flight), 4)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from runner import parts
 from runner.answer import Answer, accept
 from runner.clock import Clock
 from runner.earlier import Earlier, EarlierAnswer
@@ -22,10 +24,10 @@ _MOST_HELD = 1_000  # rows that wait for the answer to another one
 _CACHE_KIB = 32 << 10
 _NO_ITEM = Item(-1, "", {}, "", 0)
 _SHARED = ("status", "answer", "error_type", "error", "finish_reason", "raw", "request_id", "endpoint")
-
-
-COLUMNS = ("_status", "_finish_reason", "_raw", "_cost_usd", "_request_id", "_endpoint", "_fingerprint", "_reused_from")
-"""The columns of results that `Known.remember` looks at."""
+_BATCH_ROWS = 5_000
+_COLUMNS = (
+    "_status", "_finish_reason", "_raw", "_cost_usd", "_request_id", "_endpoint", "_fingerprint", "_reused_from",
+)  # fmt: skip
 
 
 class Known:
@@ -45,7 +47,7 @@ class Known:
         self._twins = _Twins() if dedupe else None
 
     def remember(self, results: Iterable[pa.Table]) -> None:
-        """Take in what this run was answered before, in tables with the columns `COLUMNS`."""
+        """Take in what this run was answered before, in tables with the columns `_COLUMNS`."""
         for table in results if self._twins is not None else ():
             asked = pc.and_(pc.equal(table.column("_status"), "ok"), pc.is_null(table.column("_reused_from")))
             for row in table.filter(asked).to_pylist():
@@ -115,6 +117,35 @@ class Known:
     def close(self) -> None:
         if self._twins is not None:
             self._twins.close()
+
+
+@contextmanager
+def open_known(
+    folder: Path, schema: pa.Schema, answer: Answer, clock: Clock, warn: Callable[[str], None], *,
+    reuse: bool, dedupe: bool,
+) -> Iterator[Known | None]:  # fmt: skip
+    """Yield what a run need not pay for; None where its job does not ask for that.
+
+    Args:
+        folder: the run's; beside it are the earlier ones.
+        schema: of the run's results.
+        warn: told of each file of an earlier run that cannot be read.
+
+    Raises:
+        FatalError: there is no room to look answers up.
+    """
+    if not (reuse or dedupe):
+        yield None
+        return
+    with ExitStack() as opened:
+        earlier = opened.enter_context(Earlier(folder.parent, but=folder.name)) if reuse else None
+        for problem in earlier.update() if earlier is not None else ():
+            warn(problem)
+        known = opened.enter_context(closing(Known(folder.name, earlier, answer, clock, dedupe=dedupe)))
+        if dedupe:
+            columns = pa.schema([schema.field(name) for name in _COLUMNS])
+            known.remember(parts.stored(folder, columns, _BATCH_ROWS))
+        yield known
 
 
 class _Twins:

@@ -131,7 +131,8 @@ def _name_or_names(value: object) -> object:
     elif isinstance(value, list | tuple):
         names = list(value)
     else:
-        findings.append(Finding(f"must be a name or a list of names, got {say(value)}"))
+        hint = "put it in quotes" if isinstance(value, bool | int | float) else None
+        findings.append(Finding(f"must be a name or a list of names, got {say(value)}", hint=hint))
     if not names and not findings:
         findings.append(Finding("must name at least one"))
     for index, name in enumerate(names):

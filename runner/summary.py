@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 
 from runner import agreement, parts, stats
 from runner.answer_stats import AnswerStats
-from runner.budget import NOTHING, Amount
 from runner.dataset.repeats import Repeats
 from runner.errors import InputError
 from runner.evaluate import Evaluation
@@ -19,24 +18,6 @@ from runner.manifest import Manifest
 from runner.output import RUNNER_FIELDS
 
 _BATCH_ROWS = 20_000
-_SPENT = ("_finished_at", "_cost_usd", "_input_tokens", "_output_tokens")
-
-
-def spent_in(folder: Path, since_us: int = 0) -> Amount:
-    """Return what the requests of a run took that were finished at `since_us` (microseconds since 1970) or later.
-
-    Raises:
-        FatalError: a part or journal is damaged.
-    """
-    if max((path.stat().st_mtime_ns for path in folder.iterdir()), default=0) < since_us * 1000:
-        return NOTHING
-    since = pa.scalar(since_us, pa.int64())
-    spent = NOTHING
-    for table in parts.stored(folder, pa.schema([f for f in RUNNER_FIELDS if f.name in _SPENT]), _BATCH_ROWS):
-        table = table.filter(pc.greater_equal(table.column("_finished_at").cast(pa.int64()), since))
-        usd, *tokens = (pc.sum(table.column(name)).as_py() or 0 for name in _SPENT[1:])
-        spent += Amount(usd, sum(tokens))
-    return spent
 
 
 def summary_of(folder: Path, manifest: Manifest) -> dict[str, Any]:

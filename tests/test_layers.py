@@ -54,7 +54,7 @@ ORDER = [
         "strategies.asyncio",
         "strategies.processes",
     },
-    {"store", "summary", "sessions", "plan", "progress", "differences"},
+    {"store", "summary", "spending", "sessions", "plan", "progress", "differences"},
     {"pipeline", "calls", "report", "export", "listing", "workload", "savings", "dry_run", "offers", "explain"},
     {"execution", "connect", "event_loop", "workers.child"},
     {"app", "compare"},

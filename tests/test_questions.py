@@ -94,7 +94,7 @@ def answer(api: str, **output: Any) -> Any:
 
 def body(asked: Answer, api: str) -> dict[str, Any]:
     messages = [("system", "Be brief."), ("user", "{{ text }}")]
-    builder = RequestBuilder(PromptTemplate(messages), dialect(api), "gpt-6-luna", {}, asked.asked)
+    builder = RequestBuilder(PromptTemplate(messages), dialect(api), ["gpt-6-luna"], {}, asked.asked)
     sent: dict[str, Any] = json.loads(builder.build(Item(0, "a", {"text": "So it is."}, "f", 1)).body)
     return sent
 

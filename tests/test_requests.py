@@ -186,7 +186,7 @@ def test_the_fingerprint_is_of_the_request_and_not_of_the_row() -> None:
 
 @pytest.mark.parametrize(
     ("api", "fingerprint"),
-    [("responses", "c4b2077fafd649b2aede72bdfb584502"), ("chat", "bdfa6a5f3790ed629765f69995f9bfe9")],
+    [("responses", "2eaf04668c4d4fd20023bd57d26f64e3"), ("chat", "551012478d04418e65a1751e61c8e3a1")],
 )
 def test_a_request_for_a_label_is_what_it_has_always_been(api: str, fingerprint: str) -> None:
     """Answers that were paid for are found by it."""

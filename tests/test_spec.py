@@ -60,11 +60,11 @@ MISTAKES = r"""
 # types
 
 model: 3
-    error: `model` must be text, got 3
-    hint: `3` is read as a number by YAML: write "3"
+    error: `model` must be a name or a list of names, got 3
+    hint: put it in quotes
 
 model:
-    error: `model` must be text, got nothing
+    error: `model` must be a name or a list of names, got nothing
 
 name: true
     error: `name` must be text, got true

@@ -1,0 +1,58 @@
+"""What runs have spent so far, and what a budget leaves of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from runner import parts, runs
+from runner.budget import NOTHING, Amount, Budget, midnight_us
+from runner.clock import Clock
+from runner.load import Job
+from runner.manifest import Manifest
+from runner.output import RUNNER_FIELDS
+
+_BATCH_ROWS = 20_000
+_SPENT = ("_finished_at", "_cost_usd", "_input_tokens", "_output_tokens")
+
+
+def open_budget(
+    job: Job, folder: Path, manifest: Manifest, clock: Clock, waiting: Callable[[], AbstractContextManager[None]]
+) -> Budget | None:
+    """Return the budget of a run, less what it and its job have spent; None without caps.
+
+    Args:
+        folder: the run's; beside it are the job's other runs.
+        waiting: entered around every wait, so that a stopping run can end it.
+    """
+    caps = job.spec.budget
+    if caps.unlimited:
+        return None
+    # Answers that were thrown away just before the run stopped stand in no row.
+    told = (Amount(session.spent_usd, session.spent_tokens) for session in manifest.sessions)
+    today_usd = 0.0
+    if caps.daily_usd is not None:
+        alike = [run for run in runs.runs_in(folder.parent) if runs.is_rehearsal(run) == job.rehearsal]
+        today_usd = sum(spent_in(run, midnight_us(clock)).usd for run in alike)
+    return Budget(caps, clock, spent_in(folder).or_more(sum(told, NOTHING)), today_usd, waiting)
+
+
+def spent_in(folder: Path, since_us: int = 0) -> Amount:
+    """Return what the requests of a run took that were finished at `since_us` (microseconds since 1970) or later.
+
+    Raises:
+        FatalError: a part or journal is damaged.
+    """
+    if max((path.stat().st_mtime_ns for path in folder.iterdir()), default=0) < since_us * 1000:
+        return NOTHING
+    since = pa.scalar(since_us, pa.int64())
+    spent = NOTHING
+    for table in parts.stored(folder, pa.schema([f for f in RUNNER_FIELDS if f.name in _SPENT]), _BATCH_ROWS):
+        table = table.filter(pc.greater_equal(table.column("_finished_at").cast(pa.int64()), since))
+        usd, *tokens = (pc.sum(table.column(name)).as_py() or 0 for name in _SPENT[1:])
+        spent += Amount(usd, sum(tokens))
+    return spent
