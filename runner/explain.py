@@ -37,6 +37,7 @@ class Explained:
         where: its place in the input.
         answer: the earlier answer that would be used; None: the reasons tell why there is none.
         compared_with: the newest earlier run that has the row; None: none has, or it does not matter.
+        several: the job asks several models.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Explained:
     answer: EarlierAnswer | None = None
     compared_with: str | None = None
     reasons: tuple[Reason, ...] = ()
+    several: bool = False
 
     def as_json(self) -> dict[str, Any]:
         reused = None
@@ -61,7 +63,7 @@ class Explained:
         }  # fmt: skip
 
     def text(self) -> str:
-        row = f"row {self.id} ({self.where})"
+        row = f"row {self.id} ({self.where})" + (f" for {self.model}" if self.several and self.model else "")
         if self.answer is not None:
             at = _time(self.answer)
             when = f": answered {at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
@@ -96,7 +98,7 @@ def explain(job_file: Path, row_id: str, overrides: Mapping[str, str], outputs: 
             where = f"{row.file}:{row.line}"
             try:
                 for model, request in _requests(plan, row):
-                    this = Explained(row.id, where, model)
+                    this = Explained(row.id, where, model, several=len(job.spec.models) > 1)
                     [answer] = earlier.answers([request.fingerprint])
                     found.append(replace(this, answer=answer) if answer else _missed(this, plan, base, request))
             except MissingField as error:
