@@ -118,34 +118,41 @@ def test_what_a_pool_may_be(project: Make, endpoint: Any, said: str) -> None:
 PRICE = {"gpt-6-luna": {"input": 10.0, "cached_input": 1.0, "output": 50.0}}
 
 
-def paid_usd(stats: dict[str, Any]) -> float:
-    return (stats["tokens"]["input"] * 10 + stats["tokens"]["output"] * 50) / 1e6
+def paid_usd(stats: dict[str, Any], share: float = 1.0) -> float:
+    return (stats["tokens"]["input"] * 10 + stats["tokens"]["output"] * 50) * share / 1e6
 
 
-@pytest.mark.parametrize("strategy", ["asyncio", "threads", {"name": "processes", "processes": 2}])
-def test_a_budget_is_never_exceeded_with_256_in_flight(project: Make, strategy: Any) -> None:
-    with simulator(latency_s=0.05, faults={"server_error": 0.05, "invalid_reply": 0.05}) as server:
+@pytest.mark.parametrize(
+    ("strategy", "rows", "share"),
+    [("asyncio", 10_000, 0.25), ("threads", 2500, 1), ({"name": "processes", "processes": 2}, 2500, 1)],
+)
+def test_a_budget_of_half_a_dollar_for_a_job_of_two_is_never_exceeded(
+    project: Make, strategy: Any, rows: int, share: float
+) -> None:
+    faults = {"server_error": 0.05, "invalid_reply": 0.05}
+    with simulator(latency_s=0.1 if share < 1 else 0.02, faults=faults) as server:
         here = project(
-            server.base_url, rows=2500, strategy=strategy, budget={"max_usd": 0.5},
+            server.base_url, rows=rows, strategy=strategy, budget={"max_usd": 0.5},
             parameters={"max_output_tokens": 20}, limits={"concurrency": 256},
         )  # fmt: skip
-        here.prices(**PRICE)
+        here.prices(**{model: {kind: usd * share for kind, usd in price.items()} for model, price in PRICE.items()})
         summary = here.work()
         stats = server.stats()
         assert summary.status == "stopped"
-        paid = paid_usd(stats)
+        paid = paid_usd(stats, share)
         assert 0.48 <= paid <= 0.5
+        assert stats["max_in_flight"] > (150 if share < 1 else 30), "many are in flight when the cap comes near"
         assert here.manifest()["stopped_by"]["kind"] == "budget"
         [session] = here.manifest()["sessions"]
         assert session["spent_usd"] == pytest.approx(paid, abs=1e-6)
         assert summary.cost_usd is not None
         assert summary.cost_usd <= paid + 1e-6, "what was paid for unfit answers of rows without a result is not in it"
-        rows = summary.ok
-        assert 0 < rows < 2500 / 2
+        done = summary.ok
+        assert 0 < done < rows / 3
 
         here.change(budget={"max_usd": 0.6})  # not a change of the answers
-        assert here.work_on().ok > rows
-        assert 0.58 <= paid_usd(server.stats()) <= 0.6
+        assert here.work_on().ok > done
+        assert 0.58 <= paid_usd(server.stats(), share) <= 0.6
 
 
 def test_a_budget_a_day_counts_the_jobs_other_runs(project: Make) -> None:
