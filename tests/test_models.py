@@ -139,6 +139,7 @@ def test_models_that_agree_and_those_that_do_not(project: Make) -> None:
         (["m", "m"], '`model[1]` is there already: "m"'),
         (["m", 5], "`model[1]` must be a name, got 5"),
         (5, "`model` must be a name or a list of names, got 5"),
+        ("m, n", '`model` must be one name, got "m, n"'),
         (" ", '`model` must be a name, got " "'),
     ],
 )
