@@ -61,7 +61,7 @@ def report(manifest: Manifest, folder: Path) -> str:
                 ("cost", _cost(summary, manifest.models)),
             ]
         )
-    out += _table([("saved", _saved(summary.get("saved", {})))])
+    out += _table([("saved", _saved(summary.get("saved", {}), dedupe=bool(manifest.spec.get("dedupe"))))])
     picture = f", {PICTURE}" if (folder / PICTURE).exists() else ""
     out += _table([("files", f"{show_path(folder)}/  (part-*.parquet, run.json{picture})")])
     out.append("")
@@ -205,13 +205,13 @@ def _cost(summary: dict[str, Any], models: Sequence[str]) -> str:
     return (f"at least ${known:.4f}" if known else "unknown") + (f": {' and '.join(why)}" if why else "")
 
 
-def _saved(saved: dict[str, Any]) -> str:
+def _saved(saved: dict[str, Any], *, dedupe: bool) -> str:
     parts = []
     if saved.get("reused_rows"):
         parts.append(f"{_counted(saved['reused_rows'])} answered by earlier runs: ${saved['reuse_usd']:.4f}")
     if saved.get("deduped_rows"):
         parts.append(f"{_counted(saved['deduped_rows'])} with the request of another: ${saved['dedupe_usd']:.4f}")
-    if saved.get("identical_rows"):
+    if saved.get("identical_rows") and not dedupe:  # with it, these are rows that were sent again after a failure
         parts.append(f"{_counted(saved['identical_rows'])} sent the request of another: `dedupe: true` would not")
     if saved.get("cache_usd"):
         parts.append(f"caching: ${saved['cache_usd']:.4f}")

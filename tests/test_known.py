@@ -11,6 +11,8 @@ import pytest
 from project import LABELS, Project, simulator
 
 from runner.dry_run import dry_run
+from runner.manifest import Manifest
+from runner.report import report
 
 Make = Callable[..., Project]
 
@@ -178,6 +180,9 @@ def test_the_failure_of_a_request_is_that_of_all_its_rows_and_a_retry_asks_once(
     with simulator(faults={"server_error": 1.0}, max_faults_per_body=1) as server:
         here = project(server.base_url, rows=doubled(20, 1), dedupe=True, retry={"max_attempts": 1})
         assert here.work().failed == 20
+        manifest = Manifest.load(here.latest)
+        manifest.summary["saved"]["identical_rows"] = 1
+        assert "`dedupe: true` would not" not in report(manifest, here.latest), "the job says so"
         assert server.stats()["requests"] == 1
         assert here.work_on(retry=True).failed == 0
         assert server.stats()["requests"] == 2
