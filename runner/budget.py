@@ -90,8 +90,9 @@ class Budget:
         """
         while (exceeded := self._exceeded_by(most)) is not None:
             if not self._holders:
+                key, said = exceeded
                 raise FatalError(
-                    exceeded, kind="budget", hint="raise the budget to go on: `runner resume --set budget.KEY=VALUE`"
+                    said, kind="budget", hint=f"raise it to go on: `runner resume --set budget.{key}=VALUE`"
                 )
             self._settled.clear()
             with self._waiting():
@@ -108,20 +109,21 @@ class Budget:
         self._today_usd += spent.usd
         self._settled.set()
 
-    def _exceeded_by(self, most: Amount) -> str | None:
-        """Return what to say of the cap that would be exceeded; None: there is room."""
+    def _exceeded_by(self, most: Amount) -> tuple[str, str] | None:
+        """Return the key of the cap that would be exceeded, and what to say of it; None: there is room."""
         caps, taken = self._caps, self.spent + self._reserved + most
         self._turn_day()
         if caps.max_usd is not None and taken.usd > caps.max_usd:
-            return f"the budget of ${caps.max_usd:,g} is reached: ${self.spent.usd:,.4f} spent, and {_next(most)}"
+            spent = f"${self.spent.usd:,.4f} spent"
+            return "max_usd", f"the budget of ${caps.max_usd:,g} is reached: {spent}, and {_next(most)}"
         if caps.max_tokens is not None and taken.tokens > caps.max_tokens:
-            return (
+            return "max_tokens", (
                 f"the budget of {caps.max_tokens:,} tokens is reached: {self.spent.tokens:,} used, "
                 f"and the next request may take {most.tokens:,}"
             )
         today_usd = self._today_usd + self._reserved.usd + most.usd
         if caps.daily_usd is not None and today_usd > caps.daily_usd:
-            return (
+            return "daily_usd", (
                 f"the budget of ${caps.daily_usd:,g} a day is reached: this job has spent ${self._today_usd:,.4f} "
                 f"since midnight (UTC), and {_next(most)}"
             )

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from runner.budget import Caps
 from runner.load import load_job
 from runner.plan import make_plan
 from runner.progress import duration
@@ -19,6 +20,7 @@ from runner.traits import ending
 from runner.workload import Workload
 
 _SHOWN_CHARACTERS = 3000
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Estimate:
         cost_range: what the two ends of the cost are, in words.
         earliest_finish_s: how long the limits alone make it take, in seconds.
         savings: what need not be paid for, in words.
-        notes: what else to know of the model.
+        notes: what else to know of the models and the budget.
     """
 
     job: str
@@ -116,13 +118,15 @@ def dry_run(
     found = plan.survey()
     plan.output(found)
     requests = [plan.builder.build(item) for item in found.sample]
-    models = len(job.spec.models)
     savings = look_for_savings(plan, (outputs or job.root / OUTPUTS) / job.spec.name)
-    sent = round(savings.sent(reuse=job.spec.reuse, dedupe=job.spec.dedupe) / models)
-    load = Workload.of(plan, sent, requests)
-    low, high = zip(*(load.cost_usd(tariff, tariff.asked_tier) for tariff in plan.tariffs), strict=True)
-    least, most = load.output_tokens
-    finish_s = load.earliest_finish_s(job.limits)
+    loads = [
+        Workload.of(plan, of_model.sent(reuse=job.spec.reuse, dedupe=job.spec.dedupe), requests) for of_model in savings
+    ]
+    costs = [load.cost_usd(of, of.asked_tier) for load, of in zip(loads, plan.tariffs, strict=True)]
+    low, high = zip(*costs, strict=True)
+    least, most = zip(*(load.output_tokens for load in loads), strict=True)
+    input_low, input_high = zip(*(load.input_tokens_range for load in loads), strict=True)
+    finish_s = [load.earliest_finish_s(job.limits) for load in loads]
     ends = (ending(model, job.models, today or datetime.now(UTC).date()) for model in job.spec.models)
     return Estimate(
         job.spec.name,
@@ -134,30 +138,45 @@ def dry_run(
         found.repeated_ids,
         len(requests),
         json.loads(requests[0].body) if requests else None,
-        load.complete,
-        load.input_tokens * models,
-        tuple(tokens * models for tokens in load.input_tokens_range),
-        (least * models, None if most is None else most * models),
-        (_sum(low), _sum(high)),
-        load.range_in_words(plan.tariffs[0]),
-        None if finish_s is None else finish_s * models,
+        all(load.complete for load in loads),
+        sum(load.input_tokens for load in loads),
+        (sum(input_low), sum(input_high)),
+        (sum(least), _sum(most)),
+        (_rounded(_sum(low)), _rounded(_sum(high))),
+        next((load for load in loads if not load.complete), loads[0]).range_in_words(plan.tariffs[0]),
+        _sum(finish_s),
         tuple(_savings(savings, job.spec.reuse, job.spec.dedupe)),
-        tuple(end for end in ends if end),
+        (*(end for end in ends if end), *_too_small(job.spec.budget, _sum(low), sum(input_low) + sum(least))),
     )
 
 
-def _savings(savings: Savings, reuse: bool, dedupe: bool) -> Iterator[str]:
+def _savings(savings: Sequence[Savings], reuse: bool, dedupe: bool) -> Iterator[str]:
     """Yield what is saved, and what would be if the job asked for it."""
-    of_all = f"of {savings.requests:,} requests"
-    if savings.answered:
+    of_all = f"of {sum(of_model.requests for of_model in savings):,} requests"
+    if answered := sum(of_model.answered for of_model in savings):
         costs = "they cost nothing" if reuse else "with `reuse: true` they would cost nothing"
-        yield f"{savings.answered:,} {of_all} were answered by earlier runs: {costs}"
-    if savings.identical:
+        yield f"{answered:,} {of_all} were answered by earlier runs: {costs}"
+    if identical := sum(of_model.identical for of_model in savings):
         costs = "they cost nothing" if dedupe else "with `dedupe: true` they would cost nothing"
-        yield f"{savings.identical:,} {of_all} are the same as another one: {costs}"
+        yield f"{identical:,} {of_all} are the same as another one: {costs}"
 
 
-def _sum(costs: Sequence[float | None]) -> float | None:
-    """Return what all models cost together; None where it is unknown of one."""
-    known = [cost for cost in costs if cost is not None]
-    return round(sum(known), 6) if len(known) == len(costs) else None
+def _too_small(caps: Caps, least_usd: float | None, fewest_tokens: int) -> Iterator[str]:
+    """Yield the caps that even the cheapest run exceeds, as far as this run alone tells."""
+    for key, cap, least in (
+        ("max_usd", caps.max_usd, least_usd),
+        ("max_tokens", caps.max_tokens, fewest_tokens),
+        ("daily_usd", caps.daily_usd, least_usd),
+    ):
+        if cap is not None and least is not None and least > cap:
+            yield f"`budget.{key}` of {cap:,} is less than it takes: the run would end early, and can be resumed"
+
+
+def _sum(values: Sequence[Number | None]) -> Number | None:
+    """Return what all models take together; None where it is unknown of one."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def _rounded(usd: float | None) -> float | None:
+    return None if usd is None else round(usd, 6)

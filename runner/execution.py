@@ -9,7 +9,6 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from runner import strategies
 from runner.budget import Budget
@@ -204,7 +203,7 @@ class Execution:
         manifest.summary = summary_of(self._folder, manifest)
         with suppress(OSError):  # on a full disk the rows matter; the summary can be made again
             manifest.save(self._folder)
-            _illustrate(manifest.summary.get("evaluation", {}), self._folder)
+            _illustrate(manifest, self._folder)
         return Outcome(self._folder, manifest, self._exit_code(), None if self._complete else self._stopped_by)
 
     def _exit_code(self) -> Exit:
@@ -228,14 +227,14 @@ def _soon() -> Callable[[Callable[[], None]], None]:
     return soon
 
 
-def _illustrate(evaluation: dict[str, Any], folder: Path) -> None:
+def _illustrate(manifest: Manifest, folder: Path) -> None:
     """Draw how good the answers are, or take away the drawing of what is not evaluated any more."""
     drawing = None
-    if evaluation:
+    if evaluation := manifest.summary.get("evaluation"):
         from runner.drawing import save_svg  # here, because they take most of a second
         from runner.evaluate.figure import figure
 
-        drawing = figure(evaluation)
+        drawing = figure(evaluation, rehearsal=manifest.rehearsal)
     if drawing is None:
         (folder / PICTURE).unlink(missing_ok=True)
     else:

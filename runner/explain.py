@@ -35,18 +35,20 @@ class Explained:
 
     Attributes:
         where: its place in the input.
-        answer: the earlier answer that would be used; None: the reasons tell why there is none.
+        alone: whether it is the only model of the job.
+        reuse: whether the job takes earlier answers at all.
+        answer: the earlier answer that would be used with `reuse`; None: the reasons tell why there is none.
         compared_with: the newest earlier run that has the row; None: none has, or it does not matter.
-        several: the job asks several models.
     """
 
     id: str
     where: str
     model: str
+    alone: bool = True
+    reuse: bool = True
     answer: EarlierAnswer | None = None
     compared_with: str | None = None
     reasons: tuple[Reason, ...] = ()
-    several: bool = False
 
     def as_json(self) -> dict[str, Any]:
         reused = None
@@ -58,17 +60,18 @@ class Explained:
             }  # fmt: skip
         reasons = [{"kind": each.kind, "text": each.text, "diff": list(each.diff)} for each in self.reasons]
         return {
-            "id": self.id, "where": self.where, "model": self.model,
+            "id": self.id, "where": self.where, "model": self.model, "reuse": self.reuse,
             "reused_from": reused, "compared_with": self.compared_with, "reasons": reasons,
         }  # fmt: skip
 
     def text(self) -> str:
-        row = f"row {self.id} ({self.where})" + (f" for {self.model}" if self.several and self.model else "")
+        row = f"row {self.id} ({self.where}{'' if self.alone else ', ' + self.model})"
         if self.answer is not None:
             at = _time(self.answer)
             when = f": answered {at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
             copied = f" as kept by run {self.answer.kept_by}," if self.answer.kept_by != self.answer.run else ""
-            return f"{row}: would be reused from run {self.answer.run},{copied} part {self.answer.part}{when}"
+            would = "" if self.reuse else "would be sent, as the job does not say `reuse: true`; with it, it "
+            return f"{row}: {would}would be reused from run {self.answer.run},{copied} part {self.answer.part}{when}"
         would = "cannot be sent" if self.reasons[0].kind == "bad_row" else "would be sent"
         if self.compared_with is None:
             return f"{row}: {would}: {self.reasons[0].text}"
@@ -98,7 +101,8 @@ def explain(job_file: Path, row_id: str, overrides: Mapping[str, str], outputs: 
             where = f"{row.file}:{row.line}"
             try:
                 for model, request in _requests(plan, row):
-                    this = Explained(row.id, where, model, several=len(job.spec.models) > 1)
+                    alone = len(job.spec.models) == 1
+                    this = Explained(row.id, where, model, alone, bool(job.spec.reuse))
                     [answer] = earlier.answers([request.fingerprint])
                     found.append(replace(this, answer=answer) if answer else _missed(this, plan, base, request))
             except MissingField as error:

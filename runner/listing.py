@@ -77,7 +77,8 @@ def show_run(folder: Path, *, as_json: bool) -> str:
         return json.dumps({**asdict(manifest), "folder": str(folder)}, indent=2, ensure_ascii=False)
     files = "".join(f"\n            {f['path']} ({f['size']:,} bytes)" for f in manifest.input["files"])
     places = ", ".join(f"{each['name']} ({each['base_url']})" for each in manifest.endpoints)
-    theirs = [name for name in manifest.columns if not name.startswith("_") and "._" not in name]
+    ours = tuple(f"{model}._" for model in manifest.models)
+    theirs = [name for name in manifest.columns if not name.startswith(("_", *ours))]
     made = [
         "",
         f"made from   {manifest.job_file}",

@@ -61,7 +61,7 @@ def report(manifest: Manifest, folder: Path) -> str:
                 ("cost", _cost(summary, manifest.models)),
             ]
         )
-    out += _table([("saved", _saved(summary.get("saved", {})))])
+    out += _table([("saved", _saved(summary.get("saved", {}), dedupe=bool(manifest.spec.get("dedupe"))))])
     picture = f", {PICTURE}" if (folder / PICTURE).exists() else ""
     out += _table([("files", f"{show_path(folder)}/  (part-*.parquet, run.json{picture})")])
     out.append("")
@@ -75,7 +75,8 @@ def next_steps(manifest: Manifest, folder: Path) -> list[str]:
     if manifest.status == "running":
         return [f"look again:   runner show {path}"]
     if manifest.status != "finished":
-        return [f"continue:     runner resume {path}"]
+        used_up = manifest.status == "stopped" and (manifest.stopped_by or {}).get("kind") == "budget"
+        return [f"continue:     runner resume {path}{' --set budget.KEY=VALUE' if used_up else ''}"]
     failed = manifest.summary.get("failed", 0)
     retry = [f"try again:    runner retry {path}"] if failed else []
     review = [f"review:       runner export {path} --needs-review"] if manifest.summary.get("needs_review") else []
@@ -204,17 +205,21 @@ def _cost(summary: dict[str, Any], models: Sequence[str]) -> str:
     return (f"at least ${known:.4f}" if known else "unknown") + (f": {' and '.join(why)}" if why else "")
 
 
-def _saved(saved: dict[str, Any]) -> str:
+def _saved(saved: dict[str, Any], *, dedupe: bool) -> str:
     parts = []
     if saved.get("reused_rows"):
-        parts.append(f"{saved['reused_rows']:,} rows answered by earlier runs: ${saved['reuse_usd']:.4f}")
+        parts.append(f"{_counted(saved['reused_rows'])} answered by earlier runs: ${saved['reuse_usd']:.4f}")
     if saved.get("deduped_rows"):
-        parts.append(f"{saved['deduped_rows']:,} rows with the request of another: ${saved['dedupe_usd']:.4f}")
-    if saved.get("identical_rows"):
-        parts.append(f"{saved['identical_rows']:,} rows sent the request of another: `dedupe: true` would not")
+        parts.append(f"{_counted(saved['deduped_rows'])} with the request of another: ${saved['dedupe_usd']:.4f}")
+    if saved.get("identical_rows") and not dedupe:  # with it, these are rows that were sent again after a failure
+        parts.append(f"{_counted(saved['identical_rows'])} sent the request of another: `dedupe: true` would not")
     if saved.get("cache_usd"):
         parts.append(f"caching: ${saved['cache_usd']:.4f}")
     return " · ".join(parts)
+
+
+def _counted(number: int) -> str:
+    return f"{number:,} {'row' if number == 1 else 'rows'}"
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -18,10 +19,10 @@ _BATCH = 2_000
 
 @dataclass(frozen=True)
 class Savings:
-    """What there is to save, whether or not the job asks for it.
+    """What there is to save of the requests to one model, whether or not the job asks for it.
 
     Attributes:
-        requests: that the job makes, one for each row and model.
+        requests: that the job makes, one for each row.
         answered: of them, by earlier runs.
         identical: of the others (of all, where the job does not reuse answers), to another one before them.
     """
@@ -35,8 +36,8 @@ class Savings:
         return self.requests - (self.answered if reuse else 0) - (self.identical if dedupe else 0)
 
 
-def look_for_savings(plan: Plan, base: Path) -> Savings:
-    """Make all requests of a job, and look each up.
+def look_for_savings(plan: Plan, base: Path) -> list[Savings]:
+    """Make all requests of a job, and look each up. Returns what there is to save of each model, in their order.
 
     Args:
         base: the job's folder under `outputs/`; it need not exist.
@@ -44,26 +45,31 @@ def look_for_savings(plan: Plan, base: Path) -> Savings:
     Raises:
         InputError: the input cannot be read, or there is no room for temporary files.
     """
-    requests = answered = 0
-    fingerprints = _fingerprints(plan)
-    with Repeats() as repeats, Earlier(base, shared=False) as earlier:
+    models = range(len(plan.job.spec.models))
+    requests, answered = [0 for _ in models], [0 for _ in models]
+    made = _requests(plan)
+    with ExitStack() as stack:
+        earlier = stack.enter_context(Earlier(base, shared=False))
+        repeats = [stack.enter_context(Repeats()) for _ in models]
         earlier.update()
-        while batch := list(islice(fingerprints, _BATCH)):
-            requests += len(batch)
-            for fingerprint, place in zip(batch, earlier.find(batch), strict=True):
+        while batch := list(islice(made, _BATCH)):
+            places = earlier.find([fingerprint for _, fingerprint in batch])
+            for (model, fingerprint), place in zip(batch, places, strict=True):
+                requests[model] += 1
                 if place is not None:
-                    answered += 1
+                    answered[model] += 1
                 if place is None or not plan.job.spec.reuse:
-                    repeats.add(fingerprint)
-        return Savings(requests, answered, repeats.count())
+                    repeats[model].add(fingerprint)
+        return [Savings(requests[model], answered[model], repeats[model].count()) for model in models]
 
 
-def _fingerprints(plan: Plan) -> Iterator[str]:
+def _requests(plan: Plan) -> Iterator[tuple[int, str]]:
+    """Yield the number of the model and the fingerprint of each request."""
     models = range(len(plan.job.spec.models))
     for row in plan.rows():
         if isinstance(row, Item):
             try:
                 for model in models:
-                    yield plan.builder.build(replace(row, model=model) if model else row).fingerprint
+                    yield model, plan.builder.build(replace(row, model=model) if model else row).fingerprint
             except MissingField:
                 continue

@@ -88,6 +88,10 @@ def _name_findings(values: tuple[str, ...]) -> list[Finding]:
 
 
 def _list_or_mapping(value: object) -> object:
+    if isinstance(value, list | tuple):
+        hint = "with descriptions it is one mapping, without the `-`: `{first: what it means, second: …}`"
+        complain([Finding("must be text, got a mapping", (index,), hint)
+                  for index, item in enumerate(value) if isinstance(item, Mapping)][:1])  # fmt: skip
     if value is None or isinstance(value, list | tuple | Mapping):
         return value
     hint = f"write [{value}]" if isinstance(value, str) and len(value) < 60 else "write [first, second]"
@@ -139,6 +143,8 @@ def _name_or_names(value: object) -> object:
         at: At = () if isinstance(value, str) else (index,)
         if not isinstance(name, str) or not name.strip():
             findings.append(Finding(f"must be a name, got {say(name)}", at))
+        elif not at and ", " in name:
+            findings.append(Finding(f"must be one name, got {say(name)}", hint=f"several are a list: [{name}]"))
         elif name in names[:index]:
             findings.append(Finding(f"is there already: {say(name)}", at))
     complain(findings)
@@ -321,6 +327,9 @@ class PromptSpec(Section):
         return messages
 
 
+_TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+
+
 class QuestionSpec(Section):
     """One question about each row: `choice`, `yes_no` or `score`."""
 
@@ -384,6 +393,9 @@ class QuestionSpec(Section):
         for key, text in (("yes_no", self.yes_no), ("ask", self.ask)):
             if text is not None and not text.strip():
                 yield Finding("must not be empty", (key,))
+            if text is not None and (braces := _TEMPLATE.search(text)):
+                hint = "what differs from row to row goes into `prompt`; every row is asked the same"
+                yield Finding(f"is no template: `{braces[0]}` would be sent as it stands", (key,), hint)
         if len(given) != 1:
             return
         [kind] = given

@@ -1,7 +1,7 @@
 """The dialect of the configuration files: YAML as PyYAML reads it, less its surprises.
 
-Dates and `12:30` stay text, `007` stays text, `1e3` is a number. `yes` and `no` remain booleans, and where text was
-wanted the error says so.
+Dates and `12:30` stay text, `007` stays text, `1e3` is a number, and a question may end in `?` between brackets. `yes`
+and `no` remain booleans, and where text was wanted the error says so.
 """
 
 from __future__ import annotations
@@ -36,6 +36,24 @@ class Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def scan_plain(self) -> yaml.ScalarToken:
+        """Plain text up to where it ends. PyYAML ends it at a `?` between brackets; YAML 1.2 and libyaml do not."""
+        token = super().scan_plain()
+        text, end = token.value, token.end_mark
+        while self.flow_level and self.peek() == "?" and self.line == end.line:
+            length = 1
+            while self.peek(length) in "?#":  # a `#` begins a comment only after a space
+                length += 1
+            text += " " * (self.column - end.column) + self.prefix(length)
+            self.forward(length)
+            self.allow_simple_key = False
+            end = self.get_mark()
+            spaces = self.scan_plain_spaces(0, token.start_mark)
+            more = super().scan_plain()
+            if more.value:
+                text, end = text + "".join(spaces or ()) + more.value, more.end_mark
+        return yaml.ScalarToken(text, True, token.start_mark, end)
 
 
 Loader.yaml_implicit_resolvers = {

@@ -71,6 +71,10 @@ def test_it_shows_labels_counts_scores_and_calibration(tmp_path: Path) -> None:
     assert drawing is not None
     save_svg(drawing, tmp_path / "evaluation.svg")
     root = ElementTree.parse(tmp_path / "evaluation.svg").getroot()
+    assert "This was a rehearsal" not in " ".join(shown)
+    made_up = figure(evaluation, rehearsal=True)
+    assert made_up is not None
+    assert "This was a rehearsal" in svg_text(made_up)
     accuracy = f"{100 * model['accuracy']:.1f} % right"
     assert root.attrib["aria-label"] == f"label against right: gpt-6-luna {accuracy}."
 

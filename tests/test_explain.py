@@ -53,8 +53,8 @@ def here(ran: Project, tmp_path: Path) -> Project:
 
 
 def told(here: Project, row: str = "a", **overrides: str) -> list[str]:
-    """What is said of a row, with the names of runs replaced."""
-    texts = [explained.text() for explained in explain(here.job_file, row, overrides)]
+    """What is said of a row, with the names of runs replaced. The job says `reuse: true`."""
+    texts = [explained.text() for explained in explain(here.job_file, row, {"reuse": "true", **overrides})]
     for number, run in enumerate(sorted((here.folder / "outputs" / "job").glob("2*")), 1):
         texts = [
             text.replace(f"{run.name},", f"RUN{number},").replace(f"{run.name} ", f"RUN{number} ") for text in texts
@@ -83,6 +83,20 @@ def test_an_answer_that_would_be_reused(here: Project) -> None:
     assert first.startswith("row b (rows.jsonl:2): would be reused from run RUN1, part 0: answered ")
     assert second.startswith("row b (rows.jsonl:3): would be reused from run RUN1, part 1: answered ")
     assert not (here.latest.parent / NAME).exists(), "explaining changes nothing"
+
+
+def test_a_job_without_reuse_would_send_it_all_the_same(here: Project) -> None:
+    assert told(here, reuse="false")[0].startswith(
+        "row a (rows.jsonl:1): would be sent, as the job does not say `reuse: true`; "
+        "with it, it would be reused from run RUN1, part 0: answered "
+    )
+
+
+def test_of_several_models_each_is_named(here: Project) -> None:
+    first, second, reason = told(here, model="[gpt-6-luna, gpt-6-sol]")
+    assert first.startswith("row a (rows.jsonl:1, gpt-6-luna): would be reused from run RUN1, part 0: answered ")
+    assert second == "row a (rows.jsonl:1, gpt-6-sol): would be sent. Since run RUN1, the newest that has this row:"
+    assert reason == "  the model changed: gpt-6-luna -> gpt-6-sol"
 
 
 def test_what_changes_no_answer_is_no_reason(here: Project) -> None:
@@ -324,6 +338,7 @@ def test_the_command(here: Project, tmp_path: Path) -> None:
         "id": "a",
         "where": "rows.jsonl:1",
         "model": "gpt-6-sol",
+        "reuse": False,
         "reused_from": None,
         "compared_with": here.latest.name,
         "reasons": [{"kind": "model", "text": "the model changed: gpt-6-luna -> gpt-6-sol", "diff": []}],

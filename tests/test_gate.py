@@ -175,7 +175,7 @@ def test_what_was_spent_before_counts_and_so_does_today() -> None:
         with pytest.raises(FatalError) as caught:
             await of.reserve(Amount(usd, 10))
         assert caught.value.kind == "budget"
-        return caught.value.message
+        return f"{caught.value.message}\n{caught.value.hint}"
 
     async def main() -> list[str]:
         return [
@@ -185,10 +185,13 @@ def test_what_was_spent_before_counts_and_so_does_today() -> None:
         ]
 
     assert run(main()) == [
-        "the budget of $1 is reached: $0.9500 spent, and the next request may cost $0.0600",
-        "the budget of 100 tokens is reached: 95 used, and the next request may take 10",
+        "the budget of $1 is reached: $0.9500 spent, and the next request may cost $0.0600\n"
+        "raise it to go on: `runner resume --set budget.max_usd=VALUE`",
+        "the budget of 100 tokens is reached: 95 used, and the next request may take 10\n"
+        "raise it to go on: `runner resume --set budget.max_tokens=VALUE`",
         "the budget of $20 a day is reached: this job has spent $19.9900 since midnight (UTC), "
-        "and the next request may cost $0.0200",
+        "and the next request may cost $0.0200\n"
+        "raise it to go on: `runner resume --set budget.daily_usd=VALUE`",
     ]
 
 

@@ -11,6 +11,8 @@ import pytest
 from project import LABELS, Project, simulator
 
 from runner.dry_run import dry_run
+from runner.manifest import Manifest
+from runner.report import report
 
 Make = Callable[..., Project]
 
@@ -178,6 +180,9 @@ def test_the_failure_of_a_request_is_that_of_all_its_rows_and_a_retry_asks_once(
     with simulator(faults={"server_error": 1.0}, max_faults_per_body=1) as server:
         here = project(server.base_url, rows=doubled(20, 1), dedupe=True, retry={"max_attempts": 1})
         assert here.work().failed == 20
+        manifest = Manifest.load(here.latest)
+        manifest.summary["saved"]["identical_rows"] = 1
+        assert "`dedupe: true` would not" not in report(manifest, here.latest), "the job says so"
         assert server.stats()["requests"] == 1
         assert here.work_on(retry=True).failed == 0
         assert server.stats()["requests"] == 2
@@ -217,3 +222,24 @@ def test_a_dry_run_says_what_would_be_saved(project: Make) -> None:
     assert less.input_tokens == pytest.approx(found.input_tokens / 32, rel=0.2)
     once = dry_run(here.job_file, {"dedupe": "true"})
     assert once.input_tokens == pytest.approx(found.input_tokens * 12 / 32, rel=0.1)
+
+
+def test_a_dry_run_of_several_models_knows_which_of_them_was_asked(project: Make) -> None:
+    here = project(rows=doubled(30, 10), model="gpt-6-luna", parameters={"max_output_tokens": 20})
+    here.prices(**{"gpt-6-luna": {"input": 0.1, "output": 0.5}, "gpt-6-sol": {"input": 2.0, "output": 10.0}})
+    here.work()
+    both = dry_run(here.job_file, {"model": "[gpt-6-luna, gpt-6-sol]", "reuse": "true"})
+    alone = dry_run(here.job_file, {"model": "gpt-6-sol"})
+    assert both.cost_usd == alone.cost_usd
+    assert both.input_tokens == alone.input_tokens
+    assert both.output_tokens == alone.output_tokens
+    assert both.savings[0] == "30 of 60 requests were answered by earlier runs: they cost nothing"
+
+
+def test_a_dry_run_names_the_cap_that_does_not_reach(project: Make) -> None:
+    here = project(rows=30, parameters={"max_output_tokens": 20}, budget={"max_usd": 0.0001, "max_tokens": 1_000_000})
+    here.prices()
+    assert dry_run(here.job_file, {}).notes == (
+        "`budget.max_usd` of 0.0001 is less than it takes: the run would end early, and can be resumed",
+    )
+    assert dry_run(here.job_file, {"budget.max_usd": "1"}).notes == ()

@@ -545,6 +545,16 @@ def test_plain_values_hold_no_surprises() -> None:
     ]  # fmt: skip
 
 
+def test_text_between_brackets_may_hold_question_marks() -> None:
+    text = (
+        "{ask: What is it about?, at: 0.8, list: [a ?, b??, c? d ?e, x?#y, z? # comment\n ], really?: 1, ? k : l?\n m}"
+    )
+    assert parse(text, "x.yaml").data == {
+        "ask": "What is it about?", "at": 0.8, "list": ["a ?", "b??", "c? d ?e", "x?#y", "z?"], "really?": 1,
+        "k": "l? m",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -15,6 +15,7 @@ from project import Project, parts, simulator
 from runner import load_job, read_results
 from runner.errors import SpecError
 from runner.layout import Layout
+from runner.listing import show_run
 
 Make = Callable[..., Project]
 MODELS = ["gpt-6-luna", "gpt-6-sol"]
@@ -76,6 +77,8 @@ def test_wide_has_one_row_per_input_row_and_a_group_of_columns_per_model(project
     lines = list(csv.DictReader(io.StringIO(here.runner("export").stdout)))
     assert [line["gpt-6-sol.label"] for line in lines] == table.column("gpt-6-sol.label").to_pylist()
     assert here.manifest()["summary"]["ok"] == 14
+    shown = show_run(here.latest, as_json=False)
+    assert "columns     id, text, number, gpt-6-luna.label, gpt-6-sol.label (and the runner's own)\n" in shown
 
 
 @pytest.mark.parametrize("layout", ["long", "wide"])
@@ -136,6 +139,7 @@ def test_models_that_agree_and_those_that_do_not(project: Make) -> None:
         (["m", "m"], '`model[1]` is there already: "m"'),
         (["m", 5], "`model[1]` must be a name, got 5"),
         (5, "`model` must be a name or a list of names, got 5"),
+        ("m, n", '`model` must be one name, got "m, n"'),
         (" ", '`model` must be a name, got " "'),
     ],
 )

@@ -12,6 +12,8 @@ from project import Project, simulator
 
 from runner import load_job
 from runner.errors import SpecError
+from runner.manifest import Manifest
+from runner.report import report
 
 Make = Callable[..., Project]
 
@@ -166,6 +168,7 @@ def test_a_budget_a_day_counts_the_jobs_other_runs(project: Make) -> None:
         assert first.cost_usd is not None
         assert paid_usd(server.stats()) <= 0.03
     assert "a day is reached" in here.manifest()["stopped_by"]["message"]
+    assert report(Manifest.load(second.folder), second.folder).endswith(" --set budget.KEY=VALUE")
 
 
 @pytest.mark.parametrize(

@@ -374,6 +374,14 @@ output: {questions: {q: {yes_no: it is so, multi: true}}}
 output: {questions: {q: {yes_no: ' '}}}
     error: `output.questions.q.yes_no` must not be empty
 
+output: {questions: {q: {yes_no: 'The {{ title }} is good'}}}
+    error: `output.questions.q.yes_no` is no template: `{{ title }}` would be sent as it stands
+    hint: what differs from row to row goes into `prompt`; every row is asked the same
+
+output: {labels: [{a: first}, {b: second}]}
+    error: `output.labels[0]` must be text, got a mapping
+    hint: with descriptions it is one mapping, without the `-`: `{first: what it means, second: …}`
+
 output: {questions: {q: {yes_no: true}}}
     error: `output.questions.q.yes_no` must be text, got true
     hint: `true` is read as true by YAML: write "true"

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from runner import config, models, sections, spec
+from runner.yaml_source import parse
 
 PAGE = Path(__file__).parent.parent / "docs" / "job-file.md"
 
@@ -51,6 +52,16 @@ def test_every_key_is_in_the_page_and_no_other(heading: str) -> None:
     if TABLES[heading] is config.EndpointSpec:
         keys.discard("name")  # the key of the entry
     assert sorted(tables()[heading]) == sorted(keys)
+
+
+def test_every_example_can_be_read() -> None:
+    pages = [PAGE.parent.parent / "README.md", *PAGE.parent.glob("*.md")]
+    examples = [
+        (page, text) for page in pages for text in re.findall(r"```yaml\n(.*?)```", page.read_text("utf-8"), re.S)
+    ]
+    assert len(examples) > 8
+    for page, text in examples:
+        assert parse(text, page.name).data
 
 
 def test_every_table_belongs_to_a_model() -> None:

@@ -21,22 +21,25 @@ _PLOT = 150.0  # the side of the calibration, and the width of the bars
 _RIGHT, _WRONG = "#3182ce", FAILED
 _NONE = "#8e8e96"
 _CELLS = ((3, 52.0), (8, 38.0), (9, 32.0), (15, 29.0), (18, 26.0), (_MOST_LABELS, 23.0))  # sides, by labels at most
+_REHEARSAL = "This was a rehearsal: the answers come from the embedded simulator and mean nothing."
 _NO_ANSWER = 0.4  # cells between the labels and the column of rows without an answer
 
 
-def figure(evaluation: Mapping[str, Any]) -> Figure | None:
+def figure(evaluation: Mapping[str, Any], *, rehearsal: bool = False) -> Figure | None:
     """Return a drawing of all questions, one below the other; None where nothing was compared.
 
     Args:
         evaluation: as it stands in `run.json`, under `summary`.
+        rehearsal: the answers are made up, and the drawing says so.
     """
     with settled(size=9):
         blocks = [_Block(answer, found) for answer, found in evaluation.items() if _is_drawable(found)]
         if not blocks:
             return None
         wide = max(block.wide for block in blocks) + 2 * _EDGE
-        notes = dict.fromkeys(note for block in blocks for note in block.notes)
-        lines = textwrap.wrap(" ".join(notes), int((wide - 2 * _EDGE) / (0.53 * font_size())))
+        notes = " ".join(dict.fromkeys(note for block in blocks for note in block.notes))
+        across = int((wide - 2 * _EDGE) / (0.53 * font_size()))
+        lines = [*(textwrap.wrap(_REHEARSAL, across) if rehearsal else ()), *textwrap.wrap(notes, across)]
         high = sum(block.high for block in blocks) + 13 * len(lines) + 2 * _EDGE
         page = _Page(sheet("evaluation", " ".join(block.words for block in blocks), wide, high), wide, high)
         top = high - _EDGE
