@@ -147,7 +147,7 @@ class Execution:
             closing(display),
             open_known(
                 self._folder, self._manifest.schema, self._plan.answer, self._clock, partial(self._warn, display),
-                reuse=spec.reuse, dedupe=spec.dedupe,
+                reuse=spec.reuse, dedupe=spec.dedupe, retry=self._retry,
             ) as known,
         ):  # fmt: skip
             display.close()

@@ -26,7 +26,8 @@ _NO_ITEM = Item(-1, "", {}, "", 0)
 _SHARED = ("status", "answer", "error_type", "error", "finish_reason", "raw", "request_id", "endpoint")
 _BATCH_ROWS = 5_000
 _COLUMNS = (
-    "_status", "_finish_reason", "_raw", "_cost_usd", "_request_id", "_endpoint", "_fingerprint", "_reused_from",
+    "_status", "_error_type", "_error", "_finish_reason", "_raw", "_cost_usd", "_request_id", "_endpoint",
+    "_fingerprint", "_reused_from",
 )  # fmt: skip
 
 
@@ -46,16 +47,22 @@ class Known:
         self._clock = clock
         self._twins = _Twins() if dedupe else None
 
-    def remember(self, results: Iterable[pa.Table]) -> None:
-        """Take in what this run was answered before, in tables with the columns `_COLUMNS`."""
+    def remember(self, results: Iterable[pa.Table], *, failures: bool) -> None:
+        """Take in what this run was answered before, in tables with the columns `_COLUMNS`.
+
+        Args:
+            failures: those that were paid for too; a retry asks for them again.
+        """
         for table in results if self._twins is not None else ():
-            asked = pc.and_(pc.equal(table.column("_status"), "ok"), pc.is_null(table.column("_reused_from")))
+            asked = pc.and_(pc.is_null(table.column("_reused_from")), pc.is_valid(table.column("_fingerprint")))
             for row in table.filter(asked).to_pylist():
                 result = Result(_NO_ITEM, **{name.removeprefix("_"): value for name, value in row.items()})
-                said = Completion(result.raw, None, result.finish_reason, Usage())
                 with suppress(InvalidReply):  # what fits has changed: it is asked again
-                    result.answer = accept(self._answer, said)
-                    list(self.settle(result))
+                    if result.status == "ok":
+                        said = Completion(result.raw, None, result.finish_reason, Usage())
+                        result.answer = accept(self._answer, said)
+                    if result.status == "ok" or failures:
+                        list(self.settle(result))
 
     def look_up(self, requests: Sequence[Request]) -> list[Result | None]:
         """Return the result of each request that was answered before; None: it was not."""
@@ -122,7 +129,7 @@ class Known:
 @contextmanager
 def open_known(
     folder: Path, schema: pa.Schema, answer: Answer, clock: Clock, warn: Callable[[str], None], *,
-    reuse: bool, dedupe: bool,
+    reuse: bool, dedupe: bool, retry: bool,
 ) -> Iterator[Known | None]:  # fmt: skip
     """Yield what a run need not pay for; None where its job does not ask for that.
 
@@ -130,6 +137,7 @@ def open_known(
         folder: the run's; beside it are the earlier ones.
         schema: of the run's results.
         warn: told of each file of an earlier run that cannot be read.
+        retry: rows that failed are asked again.
 
     Raises:
         FatalError: there is no room to look answers up.
@@ -144,7 +152,7 @@ def open_known(
         known = opened.enter_context(closing(Known(folder.name, earlier, answer, clock, dedupe=dedupe)))
         if dedupe:
             columns = pa.schema([schema.field(name) for name in _COLUMNS])
-            known.remember(parts.stored(folder, columns, _BATCH_ROWS))
+            known.remember(parts.stored(folder, columns, _BATCH_ROWS), failures=not retry)
         yield known
 
 

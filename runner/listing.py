@@ -43,7 +43,7 @@ def list_runs(job: str | None, outputs: Path | None, *, as_json: bool) -> str:
                 "run": show_path(folder),
                 "status": status(manifest, folder),
                 "rehearsal": manifest.rehearsal,
-                "rows": manifest.input["rows"],
+                "rows": manifest.results,
                 "ok": manifest.summary.get("ok"),
                 "failed": manifest.summary.get("failed"),
                 "cost_usd": manifest.summary.get("cost_usd"),

@@ -41,8 +41,10 @@ def is_rehearsal(folder: Path) -> bool:
 
 
 def point_latest(folder: Path) -> None:
-    """Let `latest` beside a run's folder point at it."""
+    """Let `latest` beside a run's folder point at it; a rehearsal does not take it from a real run."""
     link = folder.parent / "latest"
+    if is_rehearsal(folder) and link.exists() and not is_rehearsal(link.resolve()):
+        return
     temporary = folder.parent / ".latest.tmp"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(folder.name)

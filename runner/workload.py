@@ -42,7 +42,7 @@ class Workload:
     @property
     def complete(self) -> bool:
         """Whether the sample is all there is: then nothing is left to chance."""
-        return len(self.sample) >= self.rows
+        return len(self.sample) == self.rows
 
     @property
     def input_tokens(self) -> int:
@@ -118,9 +118,10 @@ class Workload:
         rows * (mean ± t * s * sqrt((1 - n / rows) / n)): Cochran, Sampling Techniques (1977), 2.7, for a sample
         without replacement. What was sampled is part of the sum, so the sum is never less.
         """
-        if self.complete:
-            return (math.fsum(values) * (self.rows / max(1, len(values))),) * 2
         n = len(values)
-        error = _T_95 * statistics.stdev(values) * math.sqrt((1 - n / self.rows) / n)
+        if self.complete or n < 2:
+            return (math.fsum(values) * (self.rows / max(1, n)),) * 2
+        partly = n < self.rows  # else the rows that are left to send are fewer than the sample of all
+        error = _T_95 * statistics.stdev(values) * math.sqrt((1 - n / self.rows if partly else 1) / n)
         mean = statistics.fmean(values)
-        return max(math.fsum(values), self.rows * (mean - error)), self.rows * (mean + error)
+        return max(math.fsum(values) if partly else 0.0, self.rows * (mean - error)), self.rows * (mean + error)

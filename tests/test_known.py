@@ -243,3 +243,19 @@ def test_a_dry_run_names_the_cap_that_does_not_reach(project: Make) -> None:
         "`budget.max_usd` of 0.0001 is less than it takes: the run would end early, and can be resumed",
     )
     assert dry_run(here.job_file, {"budget.max_usd": "1"}).notes == ()
+
+
+def test_a_paid_failure_is_shared_after_a_resume_too(project: Make) -> None:
+    with simulator(faults={"refusal": 1.0}, quota_after=1) as server:
+        here = project(server.base_url, rows=doubled(10, 1), dedupe=True, output={"rows_per_part": 5})
+        here.change(limits={"concurrency": 1}, stop={"max_error_rate": None})
+        here.rows([*doubled(5, 1), {"id": "other", "text": "other", "number": 0}, *doubled(4, 1)])
+        here.work()
+        before = server.stats()["statuses"]["200"]
+    with simulator(faults={"refusal": 1.0}) as server:
+        here.endpoint["base_url"] = server.base_url
+        here.change()
+        here.work_on()
+        assert before == 1
+        assert server.stats()["statuses"] == {"200": 1}, "only the other row: its twins know what came of the first"
+    assert set(here.table().column("_error_type").to_pylist()) == {"refusal"}

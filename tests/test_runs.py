@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from project import Project
+from project import Project, simulator
 
 from runner.runs import find
 
@@ -64,3 +64,14 @@ def test_a_job_that_has_no_runs(project: Make) -> None:
         done = here.runner(command, "jbo", exits=2)
         assert done.error.startswith("error: there is no run or job `jbo`\n")
         assert "hint: did you mean `job`? jobs with runs: job" in done.error
+
+
+def test_a_rehearsal_does_not_take_latest_from_a_real_run(project: Make) -> None:
+    with simulator() as server:
+        here = project(server.base_url, rows=3)
+        here.work()
+        real = here.latest
+        here.run("--rehearse", "--quiet")
+        assert here.latest == real
+        here.work()
+        assert here.latest != real
