@@ -402,6 +402,9 @@ class QuestionSpec(Section):
         if kind == "yes_no" and self.ask is not None:
             hint = "the statement of `yes_no` is what is asked: write all of it there"
             yield Finding("has no meaning with `yes_no`", ("ask",), hint, on_key=True)
+        if kind == "yes_no" and self.accept_at is not None and self.accept_at <= 0.5:
+            hint = "yes or no is always at least half sure; 0.8 has all between 20 % and 80 % reviewed"
+            yield Finding(f"must be above 0.5 with `yes_no`, got {self.accept_at:g}", ("accept_at",), hint)
         if kind != "yes_no" and self.ask is None:
             example = "Which of them is it?" if kind == "choice" else "How much of it is there?"
             yield Finding(f"with `{kind}` needs `ask`", hint=f"for example `ask: {example}`")

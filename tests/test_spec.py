@@ -401,6 +401,10 @@ output: {questions: {q: {yes_no: it is so, accept_at: 0}}}
     error: `output.questions.q.accept_at` must be more than 0, got 0
     hint: 0.8 has all that is less sure than 80 % reviewed
 
+output: {questions: {q: {yes_no: it is so, accept_at: 0.5}}}
+    error: `output.questions.q.accept_at` must be above 0.5 with `yes_no`, got 0.5
+    hint: yes or no is always at least half sure; 0.8 has all between 20 % and 80 % reviewed
+
 output: {questions: {_q: {yes_no: it is so}}}
     error: `output.questions._q` must not begin with an underscore
     hint: names that begin with an underscore are the runner's own columns
