@@ -173,6 +173,10 @@ def test_a_budget_a_day_counts_the_jobs_other_runs(project: Make) -> None:
     [
         ({"model": "unheard-of"}, "`budget.max_usd` cannot be kept: the price of `unheard-of` is not known"),
         ({"parameters": {}}, "`budget` cannot be kept: nothing bounds the length of an answer"),
+        (
+            {"parameters": {"max_output_tokens": None}},
+            "`budget` cannot be kept: nothing bounds the length of an answer",
+        ),
         ({"budget": {"max_usd": 0}}, "`budget.max_usd` must be more than 0, got 0"),
     ],
 )
