@@ -86,6 +86,20 @@ def test_an_endpoint_that_is_down_is_left_alone_while_the_others_work(project: M
     assert answered_by(here) == {"b": 100}
 
 
+@pytest.mark.parametrize("strategy", ["asyncio", "threads"])
+def test_an_endpoint_that_asks_for_a_long_wait_leaves_and_the_last_one_ends_the_run(
+    project: Make, strategy: Any
+) -> None:
+    with simulator(faults={"rate_limit": 1}, retry_after_s=3000) as server:
+        here = pool(project, server.base_url, {"a": {}, "b": {}}, rows=10, strategy=strategy)
+        summary = here.work()
+    assert (summary.status, summary.failed) == ("stopped", 0)
+    manifest = here.manifest()
+    assert manifest["stopped_by"]["kind"] == "server_pause"
+    [warning] = manifest["sessions"][0]["warnings"]
+    assert "left the pool: the server asks to wait 3000 s, longer than a row may take: HTTP 429" in warning
+
+
 def test_a_rehearsal_of_a_pool_has_a_simulator_for_each_endpoint(project: Make) -> None:
     here = project(rows=60)
     here.endpoints = {
