@@ -264,9 +264,9 @@ class Call:
             saved_usd = self._tariffs[model].saved_by_cache_usd(usage, completion.service_tier)
             result.saved_usd = _add(result.saved_usd, saved_usd)
         self._estimates[model].learn(request, usage)
-        if cost_usd is None or usage.input is None or usage.output is None:
+        if usage.input is None or usage.output is None:
             return need.most
-        return Amount(cost_usd, usage.input + usage.output)
+        return Amount(need.most.usd if cost_usd is None else cost_usd, usage.input + usage.output)
 
 
 class Estimate:

@@ -169,6 +169,16 @@ def test_a_budget_of_half_a_dollar_for_a_job_of_two_is_never_exceeded(
         assert 0.58 <= paid_usd(server.stats(), share) <= 0.6
 
 
+def test_a_budget_of_tokens_needs_no_price(project: Make) -> None:
+    with simulator() as server:
+        here = project(server.base_url, rows=50, budget={"max_tokens": 100_000}, parameters={"max_output_tokens": 20})
+        here.prices(other=PRICE["gpt-6-luna"])
+        assert here.work().ok == 50
+        tokens = server.stats()["tokens"]
+    [session] = here.manifest()["sessions"]
+    assert session["spent_tokens"] == tokens["input"] + tokens["output"], "what was used, not what was set aside"
+
+
 def test_a_budget_a_day_counts_the_jobs_other_runs(project: Make) -> None:
     with simulator() as server:
         here = project(server.base_url, rows=20, budget={"daily_usd": 0.03}, parameters={"max_output_tokens": 20})
