@@ -226,24 +226,25 @@ class Call:
             self._permits.release(endpoint, need, spent, failed=failed)
 
     def _heed(self, error: TransientError, endpoint: int) -> None:
-        """Do for all workers what the server asked of one."""
+        """Do for all workers what the server asked of one.
+
+        Raises:
+            FatalError: it asks for a longer wait than a row may take; the row did not fail, and is sent elsewhere or
+                in the next session.
+        """
         asked_s = error.retry_after_s
         if asked_s is None:
             return
+        if asked_s > self._policy.deadline_s:
+            raise FatalError(
+                f"the server asks to wait {asked_s:.0f} s, longer than a row may take: {error.message}",
+                kind="server_pause",
+                hint="resume the run after that time, or raise `retry.deadline_s`",
+            ) from error
         if len(self._destinations) > 1:
             self._permits.pause(endpoint, asked_s)
             error.retry_after_s = 0.0  # another endpoint may have room
-            return
-        if asked_s > self._policy.deadline_s:
-            self._stop.request(
-                FatalError(
-                    f"the server asks to wait {asked_s:.0f} s, longer than a row may take: {error.message}",
-                    kind="server_pause",
-                    hint="resume the run after that time, or raise `retry.deadline_s`",
-                )
-            )
-            raise asyncio.CancelledError  # the row did not fail: it waits for the next session
-        if error.rate_limited:
+        elif error.rate_limited:
             self._permits.pause(endpoint, asked_s)
 
     def _account(self, request: Request, result: Result, completion: Completion, need: Need) -> Amount:
@@ -263,9 +264,9 @@ class Call:
             saved_usd = self._tariffs[model].saved_by_cache_usd(usage, completion.service_tier)
             result.saved_usd = _add(result.saved_usd, saved_usd)
         self._estimates[model].learn(request, usage)
-        if cost_usd is None or usage.input is None or usage.output is None:
+        if usage.input is None or usage.output is None:
             return need.most
-        return Amount(cost_usd, usage.input + usage.output)
+        return Amount(need.most.usd if cost_usd is None else cost_usd, usage.input + usage.output)
 
 
 class Estimate:

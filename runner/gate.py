@@ -108,19 +108,29 @@ class Gate:
         if len(self.lanes) == 1:
             await self.lanes[0].limiter.acquire(tokens)
             return 0
-        with self._waiting():
-            async with self._in_order:
-                while True:
-                    here = [lane for lane in self.lanes if lane.left is None]
-                    if not here:
-                        raise self.lanes[0].left or RuntimeError("no endpoint is left, and none says why")
-                    ready = [lane for lane in here if lane.in_flight < lane.concurrency and lane.limiter.ready(tokens)]
-                    if ready:
-                        lane = min(ready, key=_business)
-                        await lane.limiter.acquire(tokens)
-                        lane.in_flight += 1
-                        return self.lanes.index(lane)
-                    await asyncio.sleep(_LOOK_S)
+        while True:
+            with self._waiting():
+                async with self._in_order:
+                    lane = await self._ready(tokens)
+                    lane.in_flight += 1
+            try:
+                await lane.limiter.acquire(tokens)  # a large request takes its time, in which others go elsewhere
+            except BaseException:
+                lane.in_flight -= 1
+                raise
+            if lane.left is None:
+                return self.lanes.index(lane)
+            lane.in_flight -= 1
+
+    async def _ready(self, tokens: int) -> Lane:
+        while True:
+            here = [lane for lane in self.lanes if lane.left is None]
+            if not here:
+                raise self.lanes[0].left or RuntimeError("no endpoint is left, and none says why")
+            ready = [lane for lane in here if lane.in_flight < lane.concurrency and lane.limiter.ready(tokens)]
+            if ready:
+                return min(ready, key=_business)
+            await asyncio.sleep(_LOOK_S)
 
     def release(self, endpoint: int, need: Need, spent: Amount, *, failed: bool) -> None:
         """Take note of how an attempt ended.

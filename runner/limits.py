@@ -52,8 +52,8 @@ class Limiter:
         return max(0.0, self._resume_at - asyncio.get_running_loop().time())
 
     def ready(self, tokens: int) -> bool:
-        """Whether a request of `tokens` could be sent at once."""
-        if self.paused_s() > 0:
+        """Whether a request of `tokens` could be sent at once, or (one larger than the bucket) begin to be counted."""
+        if self.paused_s() > 0 or self._in_order.locked():
             return False
         requests, tokens_ = self._requests, self._tokens
         if requests is not None and not requests.has_capacity():

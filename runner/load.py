@@ -200,7 +200,9 @@ def _refuse_blind_budget(job: Job, source: Source) -> None:
             message = f"`budget.{priced[0]}` cannot be kept: the price of `{model}` is not known"
             problems.append(source.problem(("budget", priced[0]), message, f"add it to {MODELS_FILE.as_posix()}"))
     longest = {"responses": "max_output_tokens", "chat": "max_completion_tokens"}.get(job.spec.api)
-    if not budget.unlimited and longest is not None and not {longest, "max_tokens"} & job.spec.parameters.keys():
+    bounds = [job.spec.parameters.get(key) for key in (longest, "max_tokens") if key is not None]
+    bounded = any(type(bound) is int and bound > 0 for bound in bounds)  # null and "500" bound nothing
+    if not budget.unlimited and longest is not None and not bounded:
         message = "`budget` cannot be kept: nothing bounds the length of an answer"
         problems.append(source.problem(("budget",), message, f"for example `parameters: {{{longest}: 500}}`"))
     if problems:

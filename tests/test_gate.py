@@ -21,7 +21,7 @@ def lane(name: str, rpm: float | None = None, concurrency: int = 1000) -> Lane:
     return Lane(name, Limiter(rpm), concurrency)
 
 
-async def work(gate: Gate, seconds: float, *, workers: int, latency_s: float = 0.2) -> Counter[str]:
+async def work(gate: Gate, seconds: float, *, workers: int, latency_s: float = 0.2, tokens: int = 10) -> Counter[str]:
     """Send as fast as the gate allows; return how many requests each endpoint got."""
     sent: Counter[str] = Counter()
     loop = asyncio.get_running_loop()
@@ -29,11 +29,11 @@ async def work(gate: Gate, seconds: float, *, workers: int, latency_s: float = 0
 
     async def worker() -> None:
         while loop.time() < end:
-            endpoint = await gate.acquire(Need(10))
+            endpoint = await gate.acquire(Need(tokens))
             if loop.time() < end:
                 sent[gate.lanes[endpoint].name] += 1
             await asyncio.sleep(latency_s)
-            gate.release(endpoint, Need(10), NOTHING, failed=False)
+            gate.release(endpoint, Need(tokens), NOTHING, failed=False)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(workers):
@@ -46,6 +46,18 @@ def test_two_endpoints_give_the_sum_of_their_limits_each_within_its_own() -> Non
     assert 0.97 * 1800 <= sum(sent.values()) <= 1800
     assert sent["a"] <= 600
     assert sent["b"] <= 1200
+
+
+def test_requests_that_take_seconds_of_an_endpoints_tokens_leave_the_other_its_own() -> None:
+    async def main() -> tuple[Counter[str], list[int]]:
+        both = [Lane("a", Limiter(None, 30_000), 1000), Lane("b", Limiter(None, 60_000), 1000)]
+        sent = await work(Gate(both), 120, workers=50, tokens=1000)
+        return sent, [each.in_flight for each in both]
+
+    sent, in_flight = run(main())
+    assert sent["a"] == pytest.approx(60, abs=1.5)
+    assert sent["b"] == pytest.approx(120, abs=1.5)
+    assert in_flight == [0, 0]
 
 
 async def work_on(lanes: Callable[[], list[Lane]], seconds: float, **options: Any) -> Counter[str]:

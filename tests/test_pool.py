@@ -88,6 +88,20 @@ def test_an_endpoint_that_is_down_is_left_alone_while_the_others_work(project: M
     assert answered_by(here) == {"b": 100}
 
 
+@pytest.mark.parametrize("strategy", ["asyncio", "threads"])
+def test_an_endpoint_that_asks_for_a_long_wait_leaves_and_the_last_one_ends_the_run(
+    project: Make, strategy: Any
+) -> None:
+    with simulator(faults={"rate_limit": 1}, retry_after_s=3000) as server:
+        here = pool(project, server.base_url, {"a": {}, "b": {}}, rows=10, strategy=strategy)
+        summary = here.work()
+    assert (summary.status, summary.failed) == ("stopped", 0)
+    manifest = here.manifest()
+    assert manifest["stopped_by"]["kind"] == "server_pause"
+    [warning] = manifest["sessions"][0]["warnings"]
+    assert "left the pool: the server asks to wait 3000 s, longer than a row may take: HTTP 429" in warning
+
+
 def test_a_rehearsal_of_a_pool_has_a_simulator_for_each_endpoint(project: Make) -> None:
     here = project(rows=60)
     here.endpoints = {
@@ -157,6 +171,16 @@ def test_a_budget_of_half_a_dollar_for_a_job_of_two_is_never_exceeded(
         assert 0.58 <= paid_usd(server.stats(), share) <= 0.6
 
 
+def test_a_budget_of_tokens_needs_no_price(project: Make) -> None:
+    with simulator() as server:
+        here = project(server.base_url, rows=50, budget={"max_tokens": 100_000}, parameters={"max_output_tokens": 20})
+        here.prices(other=PRICE["gpt-6-luna"])
+        assert here.work().ok == 50
+        tokens = server.stats()["tokens"]
+    [session] = here.manifest()["sessions"]
+    assert session["spent_tokens"] == tokens["input"] + tokens["output"], "what was used, not what was set aside"
+
+
 def test_a_budget_a_day_counts_the_jobs_other_runs(project: Make) -> None:
     with simulator() as server:
         here = project(server.base_url, rows=20, budget={"daily_usd": 0.03}, parameters={"max_output_tokens": 20})
@@ -176,6 +200,10 @@ def test_a_budget_a_day_counts_the_jobs_other_runs(project: Make) -> None:
     [
         ({"model": "unheard-of"}, "`budget.max_usd` cannot be kept: the price of `unheard-of` is not known"),
         ({"parameters": {}}, "`budget` cannot be kept: nothing bounds the length of an answer"),
+        (
+            {"parameters": {"max_output_tokens": None}},
+            "`budget` cannot be kept: nothing bounds the length of an answer",
+        ),
         ({"budget": {"max_usd": 0}}, "`budget.max_usd` must be more than 0, got 0"),
     ],
 )

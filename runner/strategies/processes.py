@@ -73,9 +73,12 @@ class _Desk:
             worker = Worker(self._calls, self._recipe, share)
             self._workers.add(worker)
             try:
-                async with aclosing(worker.reports()) as reports:
-                    async for report in reports:
-                        await self._read(worker, report)
+                async with asyncio.TaskGroup() as group:
+                    feeding = group.create_task(self._feed(worker))
+                    async with aclosing(worker.reports()) as reports:
+                        async for report in reports:
+                            self._read(worker, report)
+                    feeding.cancel()
             finally:
                 self._workers.discard(worker)
             if worker.over or self._calls.stop.requested:
@@ -86,7 +89,7 @@ class _Desk:
                 self._calls.stop.request(_keep_dying(worker.exit_code))
                 return
 
-    async def _read(self, worker: Worker, report: Report) -> None:
+    def _read(self, worker: Worker, report: Report) -> None:
         if report.bug is not None:
             raise RuntimeError(f"a worker process failed:\n{report.bug}")
         for number, result in report.results:
@@ -100,25 +103,21 @@ class _Desk:
             if len(self._calls.gate.lanes) == 1:  # of several, each request asks which one has room
                 for other in self._workers - {worker}:
                     other.orders.open().pause_s = pause_s
-        if report.wants and not worker.ended:
-            worker.give(await self._take(report.wants), report.wants)
+        worker.want(report.wants)
 
-    async def _take(self, count: int) -> list[Item]:
-        """Return the next rows; fewer than asked for at the end."""
-        items: list[Item] = []
-        while len(items) < count:
-            if self._given_back:
-                items.append(self._given_back.popleft())
-                continue
+    async def _feed(self, worker: Worker) -> None:
+        """Hand out rows. Not between two reports: a row may have to wait for what the next one brings."""
+        while True:
+            await worker.hungry.wait()
             try:
-                item = self._requests.next_item()
+                item = self._given_back.popleft() if self._given_back else self._requests.next_item()
             except StopIteration:
-                break
+                worker.end()
+                return
             if item is None:
                 await asyncio.sleep(0)
             else:
-                items.append(item)
-        return items
+                worker.give(item)
 
 
 def cores() -> int:

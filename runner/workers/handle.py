@@ -41,7 +41,7 @@ class Worker:
     Attributes:
         rows: what it was given and has not finished, by its number in messages.
         orders: what it is told.
-        ended: it was told that there are no more rows.
+        hungry: set while it could do with more rows.
         over: it has finished, and said so.
         exit_code: how the process ended; negative: the signal that killed it.
     """
@@ -49,12 +49,13 @@ class Worker:
     def __init__(self, run: RunState, recipe: bytes, share: int) -> None:
         self.rows: dict[int, Item] = {}
         self.orders = Outbox(Order, self._send)
-        self.ended = False
+        self.hungry = asyncio.Event()
         self.over = False
         self.exit_code: int | None = None
         self._run = run
         self._recipe = recipe
         self._share = share
+        self._wants = 0
         self._process: Process | None = None
         self._exchanges: Exchanges = (0, 0, 0, 0, 0, 0.0)
         self._asking: set[asyncio.Task[None]] = set()
@@ -97,18 +98,28 @@ class Worker:
         self._count((*self._exchanges[:1], 0, 0, 0, *self._exchanges[4:]))
         self.exit_code = await self._process.wait()
 
-    def give(self, items: list[Item], wanted: int) -> None:
-        """Hand out rows; fewer than wanted are the last."""
-        order = self.orders.open()
-        for item in items:
-            number = item.index * self._run.models + item.model
-            self.rows[number] = item
-            if order.rows and order.rows[-1][1] == number:
-                order.rows[-1] = (order.rows[-1][0], number + 1)
-            else:
-                order.rows.append((number, number + 1))
-        if len(items) < wanted:
-            self.ended = order.end = True
+    def want(self, rows: int) -> None:
+        """Note that it could do with so many more rows."""
+        self._wants += rows
+        if self._wants:
+            self.hungry.set()
+
+    def give(self, item: Item) -> None:
+        """Hand out a row."""
+        number = item.index * self._run.models + item.model
+        self.rows[number] = item
+        rows = self.orders.open().rows
+        if rows and rows[-1][1] == number:
+            rows[-1] = (rows[-1][0], number + 1)
+        else:
+            rows.append((number, number + 1))
+        self._wants -= 1
+        if not self._wants:
+            self.hungry.clear()
+
+    def end(self) -> None:
+        """Say that there are no more rows."""
+        self.orders.open().end = True
 
     async def _ask(self, number: int, need: Need) -> None:
         try:
