@@ -6,6 +6,7 @@ Everything that is wrong is reported at once, each problem with its place.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -75,8 +76,8 @@ class Job:
         settings = self.endpoints[SIMULATOR].simulator or SimulatorSettings()
         settings = settings.model_copy(
             update={
-                "requests_per_minute": limits.requests_per_minute and int(limits.requests_per_minute),
-                "tokens_per_minute": limits.tokens_per_minute and int(limits.tokens_per_minute),
+                "requests_per_minute": limits.requests_per_minute and math.ceil(limits.requests_per_minute),
+                "tokens_per_minute": limits.tokens_per_minute and math.ceil(limits.tokens_per_minute),
             }
         )
         return EndpointSpec(name=endpoint.name, limits=limits, simulator=settings)
