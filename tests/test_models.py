@@ -49,19 +49,17 @@ def test_bad_rows_fail_once_for_each_model(project: Make) -> None:
 
 @pytest.mark.parametrize("layout", ["long", "wide"])
 def test_what_a_killed_run_has_is_kept_and_only_the_rest_is_sent(project: Make, layout: str) -> None:
-    with simulator(latency_s=0.02) as server:
+    with simulator(latency_s=0.05) as server:
         here = project(server.base_url, rows=40, model=MODELS, output={"rows_per_part": 8, "layout": layout})
         process = here.start("run", here.job_file, "--quiet")
         while not here.has_begun() or len(parts(here.latest)) < 2:
             assert process.poll() is None
         here.kill(process)
-        sent = server.stats()["statuses"]["200"]
         here.work_on()
         stats = server.stats()
     table = here.table() if layout == "long" else here.long_table()
     assert asked(table) == list(product(range(40), MODELS))
     assert stats["statuses"]["200"] <= 80 + 8, "at most what was in flight is sent again"
-    assert stats["statuses"]["200"] > sent
 
 
 def test_wide_has_one_row_per_input_row_and_a_group_of_columns_per_model(project: Make) -> None:
