@@ -79,8 +79,8 @@ class Budget:
 
     @property
     def spent_now(self) -> Amount:
-        """What was taken since this budget was opened."""
-        return self.spent - self._before
+        """What was taken since this budget was opened, and what is set aside: a thread may have been left behind."""
+        return self.spent + self._reserved - self._before
 
     async def reserve(self, most: Amount) -> None:
         """Set aside what a request may take at most; waits while others hold what it needs.

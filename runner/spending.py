@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from runner import parts, runs
 from runner.budget import NOTHING, Amount, Budget, midnight_us
 from runner.clock import Clock
+from runner.errors import SpecError
 from runner.load import Job
-from runner.manifest import Manifest
+from runner.manifest import Manifest, Session, utc_text
 from runner.output import RUNNER_FIELDS
 
 _BATCH_ROWS = 20_000
@@ -32,13 +33,26 @@ def open_budget(
     caps = job.spec.budget
     if caps.unlimited:
         return None
-    # Answers that were thrown away just before the run stopped stand in no row.
-    told = (Amount(session.spent_usd, session.spent_tokens) for session in manifest.sessions)
     today_usd = 0.0
     if caps.daily_usd is not None:
         alike = [run for run in runs.runs_in(folder.parent) if runs.is_rehearsal(run) == job.rehearsal]
-        today_usd = sum(spent_in(run, midnight_us(clock)).usd for run in alike)
-    return Budget(caps, clock, spent_in(folder).or_more(sum(told, NOTHING)), today_usd, waiting)
+        today_usd = sum(_usd_since(run, midnight_us(clock)) for run in alike)
+    return Budget(caps, clock, spent_in(folder).or_more(_told(manifest.sessions)), today_usd, waiting)
+
+
+def _usd_since(run: Path, since_us: int) -> float:
+    """Return what a run has cost since a time (microseconds since 1970); of a session before it only its rows tell."""
+    try:
+        sessions = Manifest.load(run).sessions
+    except SpecError:
+        sessions = []
+    later = [session for session in sessions if session.started_at >= utc_text(since_us)]
+    return spent_in(run, since_us).or_more(_told(later)).usd
+
+
+def _told(sessions: Sequence[Session]) -> Amount:
+    """Return what sessions say they spent: what was thrown away, or has no usage, stands in no row."""
+    return sum((Amount(session.spent_usd, session.spent_tokens) for session in sessions), NOTHING)
 
 
 def spent_in(folder: Path, since_us: int = 0) -> Amount:

@@ -207,6 +207,17 @@ def test_what_was_spent_before_counts_and_so_does_today() -> None:
     ]
 
 
+def test_what_is_left_in_flight_counts_as_spent() -> None:
+    async def main() -> Amount:
+        of_run = budget(Amount(1.0, 100), max_usd=2.0)
+        await of_run.reserve(Amount(0.5, 10))
+        await of_run.reserve(Amount(0.25, 20))
+        of_run.settle(Amount(0.5, 10), Amount(0.125, 5))
+        return of_run.spent_now
+
+    assert run(main()) == Amount(0.375, 25), "whoever holds the rest may have been answered"
+
+
 def test_a_new_day_has_a_new_budget() -> None:
     async def main() -> None:
         of_today = budget(today_usd=20.0, daily_usd=20.0)

@@ -198,6 +198,16 @@ def test_a_budget_a_day_counts_the_jobs_other_runs(project: Make) -> None:
     assert report(Manifest.load(second.folder), second.folder).endswith(" --set budget.KEY=VALUE")
 
 
+def test_what_no_row_tells_counts_in_the_budget_of_a_day(project: Make) -> None:
+    with simulator(faults={"no_usage": 1}) as server:
+        here = project(server.base_url, rows=60, budget={"daily_usd": 0.02}, parameters={"max_output_tokens": 20})
+        here.prices(**PRICE)
+        answered = here.work().ok
+        assert answered > 0
+        assert here.work().ok == 0, "another run of the day"
+        assert server.stats()["statuses"] == {"200": answered}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
