@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from project import Project, simulator
+from project import Project, simulator, until
 
 from runner import load_job
 from runner.errors import SpecError
@@ -182,6 +183,20 @@ def test_a_budget_of_tokens_needs_no_price(project: Make) -> None:
         tokens = server.stats()["tokens"]
     [session] = here.manifest()["sessions"]
     assert session["spent_tokens"] == tokens["input"] + tokens["output"], "what was used, not what was set aside"
+
+
+def test_what_a_worker_never_sent_because_the_run_stops_is_not_spent(project: Make) -> None:
+    with simulator(latency_s=0.02) as server:
+        here = project(
+            server.base_url, rows=5000, budget={"max_tokens": 10_000_000}, parameters={"max_output_tokens": 20},
+            strategy={"name": "processes", "processes": 2}, limits={"concurrency": 64},
+        )  # fmt: skip
+        process = here.start("run", here.job_file, "--quiet")
+        until(lambda: server.stats()["statuses"].get("200", 0) >= 200)
+        process.send_signal(signal.SIGINT)
+        here.end(process, exits=130)
+        tokens = server.stats()["tokens"]
+    assert here.manifest()["sessions"][0]["spent_tokens"] == tokens["input"] + tokens["output"]
 
 
 def test_a_budget_a_day_counts_the_jobs_other_runs(project: Make) -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Protocol
 
-from runner.budget import Amount
+from runner.budget import NOTHING, Amount
 from runner.errors import FatalError
 from runner.gate import Gate, Need
 from runner.records import Item
@@ -94,7 +94,8 @@ class Worker:
             with suppress(ProcessLookupError):
                 self._process.kill()
         for endpoint, need in list(self._held):
-            self._release(endpoint, need, need.most, failed=False)  # it may have been answered
+            # What was allowed and never begun, because the run stops; of a process that died it may have been answered.
+            self._release(endpoint, need, NOTHING if self.over else need.most, failed=False)
         self._count((*self._exchanges[:1], 0, 0, 0, *self._exchanges[4:]))
         self.exit_code = await self._process.wait()
 
