@@ -19,6 +19,7 @@ from runner.dataset.fingerprint import FileStamp
 from runner.errors import Exit, FatalError, RunnerError
 from runner.evaluate import PICTURE
 from runner.event_loop import run_loop, stop_on_signals
+from runner.gate import Gate
 from runner.known import Known, open_known
 from runner.manifest import Manifest, Session, utc_text
 from runner.openai_client import Connection
@@ -33,6 +34,8 @@ from runner.stop import Stop
 from runner.store import ResultStore
 from runner.summary import summary_of
 from runner.tally import Tally
+
+_NOTE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Execution:
         )
         self._session = Session(utc_text(clock.now_us()), strategy=plan.job.spec.strategy_name, retry=retry)
         self._budget: Budget | None = None
+        self._noted_s = clock.steady_s() - _NOTE_S
         self._stopped_by: RunnerError | None = None
         self._interrupted = False
         self._complete = False
@@ -128,7 +132,7 @@ class Execution:
                 pipeline = Pipeline(
                     self._rows(), plan.builder, store, self._strategy, calls, stop, tally, clock,
                     rule=None if self._retry else job.spec.stop, known=known,
-                    show=lambda tally: progress.show(tally, gate.paused_s()),
+                    show=lambda tally: self._show(progress, gate),
                 )  # fmt: skip
                 with stop_on_signals(stop, display.note, asyncio.current_task()):
                     await pipeline.run()
@@ -175,9 +179,7 @@ class Execution:
         session.attempts = tally.attempts
         session.max_in_flight = tally.max_in_flight
         session.rate_limited = tally.rate_limited
-        if self._budget is not None:
-            spent = self._budget.spent_now
-            session.spent_usd, session.spent_tokens = round(spent.usd, 9), spent.tokens
+        self._note_spending()
         minutes = wall_s / 60
         session.use["concurrency"] = round(tally.busy_s / (wall_s * self._strategy.in_flight), 4)
         if limits.requests_per_minute:
@@ -186,6 +188,20 @@ class Execution:
         if limits.tokens_per_minute:
             tokens = tally.input_tokens + tally.output_tokens
             session.use["tokens_per_minute"] = round(min(1.0, tokens / (minutes * limits.tokens_per_minute)), 4)
+
+    def _show(self, progress: Progress, gate: Gate) -> None:
+        progress.show(self._tally, gate.paused_s())
+        if self._budget is not None and self._clock.steady_s() - self._noted_s >= _NOTE_S:
+            self._noted_s = self._clock.steady_s()
+            self._note_spending()
+            with suppress(OSError):  # the store meets a full disk too, and ends the run
+                self._manifest.save(self._folder)
+
+    def _note_spending(self) -> None:
+        """Note what was spent, and what may be by now: a killed run's rows do not tell all of it."""
+        if self._budget is not None:
+            spent = self._budget.spent_now
+            self._session.spent_usd, self._session.spent_tokens = round(spent.usd, 9), spent.tokens
 
     def _finish(self) -> Outcome:
         manifest = self._manifest

@@ -199,6 +199,24 @@ def test_what_a_worker_never_sent_because_the_run_stops_is_not_spent(project: Ma
     assert here.manifest()["sessions"][0]["spent_tokens"] == tokens["input"] + tokens["output"]
 
 
+def test_a_budget_holds_over_kills(project: Make) -> None:
+    with simulator(latency_s=0.05, faults={"invalid_reply": 0.3}) as server:
+        here = project(
+            server.base_url, rows=3000, budget={"max_usd": 0.3}, parameters={"max_output_tokens": 20},
+            limits={"concurrency": 16},
+        )  # fmt: skip
+        here.prices(**PRICE)
+        process = here.start("run", here.job_file, "--quiet")
+        for answers in (60, 120, 180):
+            while server.stats()["statuses"].get("200", 0) < answers:
+                assert process.poll() is None
+            here.kill(process)
+            process = here.start("resume", here.latest, "--quiet")
+        here.end(process, exits=4)
+        assert paid_usd(server.stats()) <= 0.3
+        assert here.manifest()["stopped_by"]["kind"] == "budget"
+
+
 def test_a_budget_a_day_counts_the_jobs_other_runs(project: Make) -> None:
     with simulator() as server:
         here = project(server.base_url, rows=20, budget={"daily_usd": 0.03}, parameters={"max_output_tokens": 20})
