@@ -17,10 +17,11 @@ import pyarrow as pa
 from runner.answer_stats import counted
 from runner.dataset.columns import is_json_text, plain_field
 from runner.errors import InvalidReply
+from runner.output_section import Options
 from runner.questions import described, listed_descriptions
 from runner.records import Completion
 from runner.requests import CHARACTERS_PER_TOKEN
-from runner.sections import Options
+from runner.schema_rules import target
 
 _INT64 = range(-(2**63), 2**63)
 
@@ -161,7 +162,7 @@ def _arrow_type(spec: Any, root: Mapping[str, Any], depth: int) -> pa.DataType |
     if not isinstance(spec, Mapping) or depth > 8:
         return None
     if "$ref" in spec:
-        return _arrow_type(_target(str(spec["$ref"]), root), root, depth + 1)
+        return _arrow_type(target(str(spec["$ref"]), root), root, depth + 1)
     for union in ("anyOf", "oneOf"):
         if union in spec:
             options = [option for option in spec[union] if not _is_null(option)]
@@ -179,15 +180,6 @@ def _arrow_type(spec: Any, root: Mapping[str, Any], depth: int) -> pa.DataType |
         inner = None if "prefixItems" in spec else _arrow_type(spec.get("items"), root, depth + 1)
         return None if inner is None else pa.list_(inner)
     return _SCALARS.get(names[0])
-
-
-def _target(reference: str, root: Mapping[str, Any]) -> Any:
-    """Follow a `$ref` within the schema (a JSON Pointer, RFC 6901); None where it leads nowhere."""
-    target: Any = root
-    for step in reference.removeprefix("#").split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        target = target.get(name) if isinstance(target, Mapping) else None
-    return target
 
 
 def _is_null(spec: Any) -> bool:

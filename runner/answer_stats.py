@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.sections import NEEDS_REVIEW, REFUSED
+from runner.output_section import NEEDS_REVIEW, REFUSED
 
 _SUMMARY, _QUESTION = b"runner:summary", b"runner:question"
 

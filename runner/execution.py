@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from runner.openai_client import Connection
 from runner.output import Output
 from runner.pipeline import Pipeline
 from runner.plan import Plan
-from runner.progress import Console, Display, Progress
+from runner.progress import Console, Display, NoDisplay, Progress
 from runner.records import BadRow, Item
 from runner.spending import open_budget
 from runner.steady import steady
@@ -146,16 +146,19 @@ class Execution:
 
     @contextmanager
     def _opened_known(self) -> Iterator[Known | None]:
-        spec, display = self._plan.job.spec, self._console.open("looking through earlier answers", self._clock)
-        with (
-            closing(display),
-            open_known(
+        spec = self._plan.job.spec
+        display: Display = NoDisplay()
+        if spec.reuse or spec.dedupe:
+            display = self._console.open("looking through earlier answers", self._clock)
+        with ExitStack() as shown:
+            shown.callback(display.close)
+            known = open_known(
                 self._folder, self._manifest.schema, self._plan.answer, self._clock, partial(self._warn, display),
                 reuse=spec.reuse, dedupe=spec.dedupe, retry=self._retry,
-            ) as known,
-        ):  # fmt: skip
-            display.close()
-            yield known
+            )  # fmt: skip
+            with known as found:
+                shown.close()
+                yield found
 
     def _warn(self, display: Display, text: str) -> None:
         self._session.warnings.append(text)

@@ -18,7 +18,7 @@ from runner.atomic import replacing
 from runner.dataset.columns import is_json_text
 from runner.errors import SpecError
 from runner.manifest import Manifest
-from runner.sections import NEEDS_REVIEW
+from runner.output_section import NEEDS_REVIEW
 from runner.stdio import stdout
 
 _BATCH_ROWS = 2000

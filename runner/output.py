@@ -10,8 +10,8 @@ import pyarrow as pa
 from runner.dataset.columns import to_array
 from runner.errors import SpecError
 from runner.layout import ONE_MODEL, Layout
+from runner.output_section import NEEDS_REVIEW, REFUSED
 from runner.records import Result
-from runner.sections import NEEDS_REVIEW, REFUSED
 
 _TIME = pa.timestamp("us", tz="UTC")
 RUNNER_FIELDS = (

@@ -13,9 +13,9 @@ import pyarrow as pa
 from runner.answer import check_json
 from runner.answer_stats import REFUSALS, REVIEW
 from runner.errors import InvalidReply
+from runner.output_section import NEEDS_REVIEW, REFUSED, OutputSpec
 from runner.questions import Question, question
 from runner.requests import CHARACTERS_PER_TOKEN
-from runner.sections import NEEDS_REVIEW, REFUSED, OutputSpec
 
 _REFUSAL = {"type": "object", "properties": {"type": {"const": "refusal"}}, "required": ["type"]}
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from runner.answer_stats import averaged, counted
 from runner.errors import InvalidReply
-from runner.sections import Options, QuestionSpec
+from runner.output_section import Options, QuestionSpec
 
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _APPLIES_FROM = 0.5

@@ -88,3 +88,12 @@ def _subschemas(schema: object, at: At = ()) -> Iterator[tuple[At, Mapping[str, 
 def _first_line(text: str) -> str:
     line = text.strip().splitlines()[0] if text.strip() else "unknown reason"
     return line if len(line) <= 160 else f"{line[:159]}…"
+
+
+def target(reference: str, root: Mapping[str, Any]) -> Any:
+    """Follow a `$ref` within the schema (a JSON Pointer, RFC 6901); None where it leads nowhere."""
+    target: Any = root
+    for step in reference.removeprefix("#").split("/")[1:]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        target = target.get(name) if isinstance(target, Mapping) else None
+    return target

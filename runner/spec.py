@@ -12,16 +12,14 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from runner import strategies
+from runner.output_section import MOST_CHOICES, MOST_QUESTIONS, OutputSpec
 from runner.problems import At, Finding, complain, listed, say, suggest
 from runner.sections import (
-    MOST_CHOICES,
-    MOST_QUESTIONS,
     BudgetSpec,
     EvaluateSpec,
     InputSpec,
     LimitsSpec,
     OneOrMore,
-    OutputSpec,
     PromptSpec,
     RetrySpec,
     Section,

@@ -16,11 +16,11 @@ from runner.answer_stats import AnswerStats, says_what_needs_review
 from runner.dialects import dialect, understand
 from runner.errors import InvalidReply
 from runner.output import to_table
+from runner.output_section import OutputSpec
 from runner.questionnaire import questionnaire
 from runner.records import Item, Reply, Usage
 from runner.requests import RequestBuilder
 from runner.schema_rules import schema_findings
-from runner.sections import OutputSpec
 from runner.template import PromptTemplate
 
 QUESTIONS: dict[str, Any] = {

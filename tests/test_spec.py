@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from runner.sections import OutputSpec
+from runner.output_section import OutputSpec
 from runner.snapshot import changed
 from runner.spec import JobSpec, job_name, job_schema
 from runner.validation import check

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from runner import config, models, sections, spec
+from runner import config, models, output_section, sections, spec
 from runner.yaml_source import parse
 
 PAGE = Path(__file__).parent.parent / "docs" / "job-file.md"
@@ -19,8 +19,8 @@ TABLES: dict[str, type[BaseModel]] = {
     "`prompt`": sections.PromptSpec,
     "`prompt.messages[]`": sections.Message,
     "A template in a file": sections.PromptFile,
-    "`output`": sections.OutputSpec,
-    "`output.questions.NAME`": sections.QuestionSpec,
+    "`output`": output_section.OutputSpec,
+    "`output.questions.NAME`": output_section.QuestionSpec,
     "`limits`": sections.LimitsSpec,
     "`budget`": sections.BudgetSpec,
     "`retry`": sections.RetrySpec,

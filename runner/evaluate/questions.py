@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from runner.dataset.columns import is_json_text
+from runner.schema_rules import target
 
 Kind = Literal["choice", "yes_no", "several"]
 
@@ -110,16 +111,7 @@ def _enum(spec: Any, root: Mapping[str, Any], depth: int = 0) -> list[Any] | Non
         return list(spec.get("enum", [spec.get("const")]))
     inner = [option for union in ("anyOf", "oneOf") for option in spec.get(union, []) if option != {"type": "null"}]
     if "$ref" in spec:
-        inner = [_target(str(spec["$ref"]), root)]
+        inner = [target(str(spec["$ref"]), root)]
     elif "items" in spec:
         inner = [spec["items"]]
     return _enum(inner[0], root, depth + 1) if len(inner) == 1 else None
-
-
-def _target(reference: str, root: Mapping[str, Any]) -> Any:
-    """Follow a `$ref` within the schema (a JSON Pointer, RFC 6901); None where it leads nowhere."""
-    target: Any = root
-    for step in reference.removeprefix("#").split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        target = target.get(name) if isinstance(target, Mapping) else None
-    return target
