@@ -54,6 +54,7 @@ class Budget:
         spent: what the run has taken so far.
         spent_today_usd: what the job has cost since midnight (UTC), in all its runs.
         waiting: entered around every wait, so that a stopping run can end it.
+        note: told the most that will be taken from here on until it is told more; a killed run's rows do not tell all.
 
     Attributes:
         spent: what the run has taken by now; answers that were never kept, because the run stopped, are part of it.
@@ -66,6 +67,7 @@ class Budget:
         spent: Amount = NOTHING,
         spent_today_usd: float = 0.0,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+        note: Callable[[Amount], None] = lambda most: None,
     ) -> None:
         self._caps = caps
         self._clock = clock
@@ -73,6 +75,8 @@ class Budget:
         self._today_usd = spent_today_usd
         self._day = self._date()
         self._waiting = waiting
+        self._note = note
+        self._noted = NOTHING
         self._reserved = NOTHING
         self._holders = 0
         self._settled = asyncio.Event()
@@ -99,6 +103,10 @@ class Budget:
                 await self._settled.wait()
         self._reserved += most
         self._holders += 1
+        taken = self.spent_now
+        if taken.or_more(self._noted) != self._noted:
+            self._noted = taken + Amount(self._reserved.usd / 2, self._reserved.tokens // 2)  # not for every request
+            self._note(self._noted)
 
     def settle(self, most: Amount, spent: Amount) -> None:
         """Give back what was set aside, but for what was spent of it."""

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from runner import strategies
-from runner.budget import Budget
+from runner.budget import Amount, Budget
 from runner.calls import Calls, open_gate
 from runner.clock import Clock
 from runner.connect import connected
@@ -19,7 +19,6 @@ from runner.dataset.fingerprint import FileStamp
 from runner.errors import Exit, FatalError, RunnerError
 from runner.evaluate import PICTURE
 from runner.event_loop import run_loop, stop_on_signals
-from runner.gate import Gate
 from runner.known import Known, open_known
 from runner.manifest import Manifest, Session, utc_text
 from runner.openai_client import Connection
@@ -34,8 +33,6 @@ from runner.stop import Stop
 from runner.store import ResultStore
 from runner.summary import summary_of
 from runner.tally import Tally
-
-_NOTE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,6 @@ class Execution:
         )
         self._session = Session(utc_text(clock.now_us()), strategy=plan.job.spec.strategy_name, retry=retry)
         self._budget: Budget | None = None
-        self._noted_s = clock.steady_s() - _NOTE_S
         self._stopped_by: RunnerError | None = None
         self._interrupted = False
         self._complete = False
@@ -113,7 +109,7 @@ class Execution:
         metadata = {"run": self._manifest.run, "job": self._manifest.job, "rehearsal": self._manifest.rehearsal}
         metadata |= self._output.layout.as_metadata()
         display = self._console.open(self._title(), clock)
-        self._budget = open_budget(job, self._folder, self._manifest, clock, stop.waiting)
+        self._budget = open_budget(job, self._folder, self._manifest, clock, stop.waiting, self._note_spending)
         gate = open_gate(job, stop, self._budget, partial(self._warn, display))
         calls = Calls(plan, connections, gate, stop, tally, clock, self._manifest.input["rows"], self._stamps())
         try:
@@ -132,7 +128,7 @@ class Execution:
                 pipeline = Pipeline(
                     self._rows(), plan.builder, store, self._strategy, calls, stop, tally, clock,
                     rule=None if self._retry else job.spec.stop, known=known,
-                    show=lambda tally: self._show(progress, gate),
+                    show=lambda tally: progress.show(tally, gate.paused_s()),
                 )  # fmt: skip
                 with stop_on_signals(stop, display.note, asyncio.current_task()):
                     await pipeline.run()
@@ -182,7 +178,9 @@ class Execution:
         session.attempts = tally.attempts
         session.max_in_flight = tally.max_in_flight
         session.rate_limited = tally.rate_limited
-        self._note_spending()
+        if self._budget is not None:
+            spent = self._budget.spent_now
+            session.spent_usd, session.spent_tokens = round(spent.usd, 9), spent.tokens
         minutes = wall_s / 60
         session.use["concurrency"] = round(tally.busy_s / (wall_s * self._strategy.in_flight), 4)
         if limits.requests_per_minute:
@@ -192,19 +190,11 @@ class Execution:
             tokens = tally.input_tokens + tally.output_tokens
             session.use["tokens_per_minute"] = round(min(1.0, tokens / (minutes * limits.tokens_per_minute)), 4)
 
-    def _show(self, progress: Progress, gate: Gate) -> None:
-        progress.show(self._tally, gate.paused_s())
-        if self._budget is not None and self._clock.steady_s() - self._noted_s >= _NOTE_S:
-            self._noted_s = self._clock.steady_s()
-            self._note_spending()
-            with suppress(OSError):  # the store meets a full disk too, and ends the run
-                self._manifest.save(self._folder)
-
-    def _note_spending(self) -> None:
-        """Note what was spent, and what may be by now: a killed run's rows do not tell all of it."""
-        if self._budget is not None:
-            spent = self._budget.spent_now
-            self._session.spent_usd, self._session.spent_tokens = round(spent.usd, 9), spent.tokens
+    def _note_spending(self, most: Amount) -> None:
+        """Write down what this session may have spent before it can have: a killed run's rows do not tell all of it."""
+        self._session.spent_usd, self._session.spent_tokens = round(most.usd, 9), most.tokens
+        with suppress(OSError):  # the store meets a full disk too, and ends the run
+            self._manifest.save(self._folder)
 
     def _finish(self) -> Outcome:
         manifest = self._manifest

@@ -22,13 +22,19 @@ _SPENT = ("_finished_at", "_cost_usd", "_input_tokens", "_output_tokens")
 
 
 def open_budget(
-    job: Job, folder: Path, manifest: Manifest, clock: Clock, waiting: Callable[[], AbstractContextManager[None]]
+    job: Job,
+    folder: Path,
+    manifest: Manifest,
+    clock: Clock,
+    waiting: Callable[[], AbstractContextManager[None]],
+    note: Callable[[Amount], None],
 ) -> Budget | None:
     """Return the budget of a run, less what it and its job have spent; None without caps.
 
     Args:
         folder: the run's; beside it are the job's other runs.
         waiting: entered around every wait, so that a stopping run can end it.
+        note: keeps, whatever happens, the most that this session may have taken.
     """
     caps = job.spec.budget
     if caps.unlimited:
@@ -37,7 +43,7 @@ def open_budget(
     if caps.daily_usd is not None:
         alike = [run for run in runs.runs_in(folder.parent) if runs.is_rehearsal(run) == job.rehearsal]
         today_usd = sum(_usd_since(run, midnight_us(clock)) for run in alike)
-    return Budget(caps, clock, spent_in(folder).or_more(_told(manifest.sessions)), today_usd, waiting)
+    return Budget(caps, clock, spent_in(folder).or_more(_told(manifest.sessions)), today_usd, waiting, note)
 
 
 def _usd_since(run: Path, since_us: int) -> float:

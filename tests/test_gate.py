@@ -182,6 +182,26 @@ def test_what_is_in_flight_counts_at_its_worst(caps: dict[str, Any], most: Amoun
     assert answered == 15, "half of what is set aside comes back, until the next one does not fit"
 
 
+def test_what_may_be_taken_is_noted_before_it_is_and_not_for_every_request() -> None:
+    noted: list[Amount] = []
+
+    async def main() -> None:
+        money = Budget(BudgetSpec(max_usd=100.0), VirtualClock(), Amount(7.0), note=noted.append)
+
+        async def worker() -> None:
+            for _ in range(25):
+                await money.reserve(Amount(0.1))
+                assert money.spent_now.usd <= noted[-1].usd
+                await asyncio.sleep(1)
+                money.settle(Amount(0.1), Amount(0.02))
+
+        await asyncio.gather(*(worker() for _ in range(8)))
+        assert money.spent_now.usd == pytest.approx(4.0), "what came before this session is not of it"
+
+    run(main())
+    assert len(noted) < 20, "of 200 requests"
+
+
 def test_what_was_spent_before_counts_and_so_does_today() -> None:
     async def refused(of: Budget, usd: float) -> str:
         with pytest.raises(FatalError) as caught:

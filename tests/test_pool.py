@@ -202,7 +202,7 @@ def test_what_a_worker_never_sent_because_the_run_stops_is_not_spent(project: Ma
 def test_a_budget_holds_over_kills(project: Make) -> None:
     with simulator(latency_s=0.05, faults={"invalid_reply": 0.3}) as server:
         here = project(
-            server.base_url, rows=3000, budget={"max_usd": 0.3}, parameters={"max_output_tokens": 20},
+            server.base_url, rows=3000, budget={"max_usd": 0.5}, parameters={"max_output_tokens": 20},
             limits={"concurrency": 16},
         )  # fmt: skip
         here.prices(**PRICE)
@@ -213,8 +213,11 @@ def test_a_budget_holds_over_kills(project: Make) -> None:
             here.kill(process)
             process = here.start("resume", here.latest, "--quiet")
         here.end(process, exits=4)
-        assert paid_usd(server.stats()) <= 0.3
-        assert here.manifest()["stopped_by"]["kind"] == "budget"
+        assert 0.2 < paid_usd(server.stats()) <= 0.5
+        manifest = here.manifest()
+        assert manifest["stopped_by"]["kind"] == "budget"
+        counted = sum(session["spent_usd"] for session in manifest["sessions"])
+        assert paid_usd(server.stats()) <= counted <= 0.5, "what was in flight at a kill counts in full"
 
 
 def test_a_budget_a_day_counts_the_jobs_other_runs(project: Make) -> None:
