@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
 
+from runner.forecast import RateLimits, limits_s
 from runner.tally import Tally
 
 _WINDOW_S = 20.0
 _FEW = 10  # results; a rate measured from fewer of them jumps
-
-
-class RateLimits(Protocol):
-    """What the job file says under `limits`, of rates."""
-
-    requests_per_minute: float | None
-    tokens_per_minute: float | None
 
 
 @dataclass(frozen=True)
@@ -62,10 +55,5 @@ class Pace:
         return TimeLeft(least_s, at_least=True) if least_s > 0 else None
 
     def _least_s(self, tally: Tally, unsent: int) -> float:
-        minutes = 0.0
-        if self._limits.requests_per_minute:
-            minutes = unsent / self._limits.requests_per_minute
-        if self._limits.tokens_per_minute and tally.done:
-            tokens = (tally.input_tokens + tally.output_tokens) / tally.done
-            minutes = max(minutes, unsent * tokens / self._limits.tokens_per_minute)
-        return max(0.0, minutes * 60)
+        tokens = (tally.input_tokens + tally.output_tokens) / tally.done if tally.done else 0.0
+        return max(0.0, limits_s(unsent, tokens, self._limits) or 0.0)

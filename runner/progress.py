@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from runner.clock import Clock
-from runner.pace import Pace, RateLimits, TimeLeft
+from runner.forecast import RateLimits
+from runner.pace import Pace, TimeLeft
 from runner.tally import Tally
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.pace import RateLimits
+from runner.forecast import RateLimits, limits_s
 from runner.plan import Plan
 from runner.prices import Tariff
 from runner.records import Request, Usage
@@ -93,13 +93,12 @@ class Workload:
 
     def earliest_finish_s(self, limits: RateLimits) -> float | None:
         """Return how long the limits alone make it take, in seconds; None where none is set."""
-        minutes = []
-        if limits.requests_per_minute:
-            minutes.append(self.rows / limits.requests_per_minute)
-        if limits.tokens_per_minute:  # the server reserves the longest answer allowed
-            answer = self.fewest if self.most is None else self.most
-            minutes.append(self.rows * (self._mean_input + answer) / limits.tokens_per_minute)
-        return max(minutes) * 60 if minutes else None
+        return limits_s(self.rows, self.tokens_per_request, limits)
+
+    @property
+    def tokens_per_request(self) -> float:
+        """What a server counts: the input, and the longest answer allowed, which it reserves."""
+        return self._mean_input + (self.fewest if self.most is None else self.most)
 
     @property
     def _mean_input(self) -> float:

@@ -43,6 +43,8 @@ ORDER = [
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules", "prices"},
     {
         "sections",
+        "deadline",
+        "forecast",
         "output_section",
         "simulator.settings",
         "strategies",

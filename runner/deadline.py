@@ -1,0 +1,151 @@
+"""When a job has to be done, as users write it: a time of day, a date with a time, or a time span."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from runner.problems import Finding, complain, say
+
+EXAMPLES = ("06:00", "2026-11-22T06:00+01:00", "8h", "1h30m")
+_FORMS = 'must be a time such as "06:00", a date with a time such as "2026-11-22T06:00", or a time span such as 8h'
+
+_TIME = re.compile(r"(\d{1,2}):(\d{2})")
+_DATE = re.compile(r"2\d{3}-\d{2}-\d{2}")
+_MOMENT = re.compile(_DATE.pattern + r"[T ]\d{2}:\d{2}(?::\d{2})?(?:Z|[+-]\d{2}:\d{2})?")
+_NUMBER = r"(\d{1,6}(?:\.\d{1,3})?)"
+_SPAN = re.compile(rf"(?=\d)(?:{_NUMBER}d)? ?(?:{_NUMBER}h)? ?(?:{_NUMBER}m)? ?(?:{_NUMBER}s)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """When a job has to be done.
+
+    Attributes:
+        text: what was written.
+        when: a time of day on this machine's clock; a moment, on that clock where it has no offset; or how long after
+            the run's beginning.
+    """
+
+    text: str
+    when: time | datetime | timedelta
+
+    def at_us(self, began_us: int) -> int:
+        """Return the moment in microseconds since 1970.
+
+        A time of day is the first such moment after the run began. One that the clock skips (in spring) is when it
+        does so; a moment without an offset that the clock shows twice (in autumn) is the first of the two.
+
+        Args:
+            began_us: when the run began, in microseconds since 1970.
+        """
+        if isinstance(self.when, timedelta):
+            return began_us + self.when // timedelta(microseconds=1)
+        if isinstance(self.when, datetime):
+            return _us(self.when) if self.when.tzinfo else _moments(self.when)[0]
+        today = datetime.fromtimestamp(began_us / 1e6).date()
+        days = (today, today + timedelta(days=1))
+        found = [at for day in days for at in _moments(datetime.combine(day, self.when))]
+        return min(at for at in found if at > began_us)
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        as_text = core_schema.to_string_ser_schema()
+        return core_schema.no_info_plain_validator_function(_validated, serialization=as_text)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "minLength": 1}
+
+
+def parse(text: str) -> Deadline:
+    """Read a deadline.
+
+    Raises:
+        ValueError: it is none; the message says what it must be and follows the name of the key.
+    """
+    found = _read(text)
+    if found is None:
+        raise ValueError(f"{_FORMS}, got {say(text)}")
+    return found
+
+
+def _validated(value: object) -> Deadline | None:
+    if isinstance(value, Deadline):
+        return value
+    found = _read(value) if isinstance(value, str) else None
+    complain([] if found else [Finding(f"{_FORMS}, got {say(value)}", hint=_hint(value))])
+    return found
+
+
+def _read(text: str) -> Deadline | None:
+    text = text.strip()
+    when = _time(text) or _moment(text) or _span(text)
+    return None if when is None else Deadline(text, when)
+
+
+def _hint(value: object) -> str | None:
+    """Return what may have been meant."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"with its unit: `{value:g}h`"
+    text = value.strip() if isinstance(value, str) else ""
+    if _DATE.fullmatch(text):
+        return f'with a time: "{text}T06:00"'
+    if re.fullmatch(r"\d{4}", text):
+        return f'did you mean "{text[:2]}:{text[2:]}"?'
+    if text.startswith("24:"):
+        return 'midnight is "00:00"'
+    return None
+
+
+def _time(text: str) -> time | None:
+    found = _TIME.fullmatch(text)
+    if found is None or int(found[1]) > 23 or int(found[2]) > 59:
+        return None
+    return time(int(found[1]), int(found[2]))
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if _MOMENT.fullmatch(text) else None
+    except ValueError:  # there is no such date
+        return None
+
+
+def _span(text: str) -> timedelta | None:
+    found = _SPAN.fullmatch(text)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (float(number or 0) for number in found.groups())
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds) or None
+
+
+# The machine's clock --------------------------------------------------------------------------------------------------
+
+
+def _moments(shown: datetime) -> tuple[int, int]:
+    """Return when this machine's clock shows a date and time: the first and the last moment, mostly the same.
+
+    Where the clock jumps over it, that is the moment of the jump.
+    """
+    first, second = (_us(shown.replace(fold=fold)) for fold in (0, 1))
+    if first <= second:
+        return first, second
+    # It is skipped: `fold` 0 counts on with the clock before the jump, 1 back with the one after it (PEP 495).
+    seconds = range(second // 1_000_000, first // 1_000_000 + 1)
+    jump = bisect_left(seconds, True, key=lambda moment: datetime.fromtimestamp(moment) >= shown)
+    return seconds[jump] * 1_000_000, seconds[jump] * 1_000_000
+
+
+def _us(moment: datetime) -> int:
+    return round(moment.timestamp() * 1e6)
