@@ -33,6 +33,9 @@ class Requests(Protocol):
     def next_item(self) -> Item | None:
         """Return the next row as it is, for a strategy whose requests are built elsewhere; raises StopIteration."""
 
+    def build(self, item: Item) -> Request | None:
+        """Return a row as a request; None: it cannot be made into one, and has its result."""
+
 
 class Calls(Protocol):
     """What requests are sent with. Every call waits for the limits, tries again, and returns a `Result`.
@@ -45,6 +48,9 @@ class Calls(Protocol):
 
     def blocking(self) -> AbstractContextManager[SendNow]:
         """A call for threads, which returns when the answer is there. To be entered on the event loop."""
+
+    def batches(self, emit: Emit, *, keep_files: bool) -> AbstractAsyncContextManager[Any]:
+        """What a strategy needs that carries requests out in batches: an `Office`."""
 
 
 class Strategy(Protocol):
@@ -82,6 +88,7 @@ _OWN = {
     "to_thread": "runner.strategies.to_thread:ToThreadStrategy",
     "asyncio": "runner.strategies.asyncio:AsyncioStrategy",
     "processes": "runner.strategies.processes:ProcessesStrategy",
+    "batch_api": "runner.strategies.batch_api:BatchApiStrategy",
 }
 OWN = tuple(_OWN)
 
