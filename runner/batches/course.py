@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from runner.batches import rows
+from runner.batches import listing, rows
 from runner.batches.collecting import Collected
 from runner.batches.desk import BatchEndpoint, Gone, TooLarge
 from runner.batches.ledger import Claims, Entry
@@ -491,15 +491,7 @@ class Course:
 
     def table(self) -> list[str]:
         """Return a line for each batch that is on its way."""
-        return [describe(entry, self._now_us()) for entry in self._ledger.open]
-
-
-def describe(entry: Entry, now_us: int) -> str:
-    """Say in one line how a batch is."""
-    parts = [f"batch {entry.number}", entry.status or entry.state, f"{entry.done:,} / {entry.requests:,} done"]
-    if entry.failed:
-        parts.append(f"{entry.failed:,} failed")
-    return " · ".join(parts)
+        return [listing.line(entry, self._now_us()) for entry in self._ledger.open]
 
 
 @dataclass(frozen=True, slots=True)
