@@ -347,6 +347,23 @@ def test_rows_go_back_to_flex_when_it_has_room_again() -> None:
     assert [result.attempts for result in results[60:]] == [1] * 40
 
 
+def test_when_it_is_full_for_a_second_time_rows_wait_all_over_again() -> None:
+    async def main() -> tuple[Server, list[Result]]:
+        class Twice(Server):
+            def _say(self, body: bytes, seen: int) -> Reply | Exception:
+                if 2000 < asyncio.get_running_loop().time() < 2100:
+                    self.until_s = 2100
+                return super()._say(body, seen)
+
+        server = Twice(400, latency_s=10)
+        return server, await Scene(server, after_s=300).ask(2000, concurrency=10)
+
+    server, results = run(main())
+    assert [result.status for result in results] == ["ok"] * 2000
+    assert any(2000 < at_s < 2100 for at_s in server.times("flex"))
+    assert max(server.times("default")) < 500
+
+
 def test_an_answer_to_what_was_sent_before_it_was_full_does_not_mean_that_there_is_room() -> None:
     flex = Flex(300, BUILDER.at_standard)
     assert flex.left_s(0, 50) == 300
