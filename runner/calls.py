@@ -19,6 +19,7 @@ from runner.call import Call, Destination, Estimate, Interrupter, Permits
 from runner.client import Client
 from runner.clock import Clock
 from runner.dataset.fingerprint import FileStamp
+from runner.flex import Flex
 from runner.gate import Gate, Lane
 from runner.limits import Limiter
 from runner.load import Job
@@ -178,7 +179,7 @@ class Calls:
         ]
         return Call(
             destinations, permits, plan.dialect, plan.answer, plan.tariffs, plan.job.spec.retry, stop, self.tally,
-            self._clock, estimates=self._estimates,
+            self._clock, estimates=self._estimates, flex=_flex(plan),
         )  # fmt: skip
 
     def recipe(self) -> bytes:
@@ -187,6 +188,14 @@ class Calls:
         metered = limits.requests_per_minute is not None or limits.tokens_per_minute is not None or self.gate.counts
         urls = [connection.base_url for connection in self._connections]
         return pickle.dumps(Recipe(self._plan.job, urls, metered, self.gate.counts, self._rows, self._stamps))
+
+
+def _flex(plan: Plan) -> Flex | None:
+    """Return the flex tier, where the job asks for it."""
+    fallback = plan.job.spec.retry.flex_fallback
+    if not plan.job.spec.asks_flex:
+        return None
+    return Flex(None if fallback is None else fallback.after_s, plan.builder.at_standard)
 
 
 def _bounds(plan: Plan) -> list[Callable[[int, int], Amount] | None]:

@@ -199,7 +199,7 @@ def _remarks(plan: Plan, load: Workload, offers: list[Offer]) -> Iterator[str]:
     if any(offer.tier == "batch" for offer in offers) and _BATCH_STRATEGY not in strategies.names():
         yield "batch is there for comparison: no strategy of this version submits batches."
     if any(offer.tier == "flex" for offer in offers):
-        yield "flex is set with `parameters: {service_tier: flex}`; raise `retry.timeout_s` to 900 with it."
+        yield "flex is set with `parameters: {service_tier: flex}`; `retry.flex_fallback` bounds its waits."
     api: str = job.spec.api
     if _asks_questions(job) and api != "decisions":
         for own in offers:

@@ -17,7 +17,7 @@ from runner.simulator.faults import FaultTable, latency_of
 from runner.simulator.files import StoredFile
 from runner.simulator.limits import retry_headers
 from runner.simulator.questions import Question, Refused, question_in, read_question
-from runner.simulator.replies import CREATED, Reply, charge, compact_json, envelope, write_reply
+from runner.simulator.replies import CREATED, Reply, charge, compact_json, envelope, service_tier, write_reply
 from runner.simulator.settings import BY_BODY, SimulatorSettings
 from runner.simulator.stats import NOTHING, Stats, Tokens
 
@@ -219,6 +219,8 @@ class Service:
         enough = settings.max_faults_per_body is not None and tally.faults >= settings.max_faults_per_body
         if enough or (fault == "invalid_reply" and question.form == "text") or (in_batch and fault in _OF_CONNECTIONS):
             fault = None
+        if fault == "resource_unavailable" and service_tier(question) != "flex":
+            fault = None
         if self._faults.permanent(digest):
             fault = "bad_request"
         self.stats.bodies.attempted(digest, faulted=fault is not None and fault not in BY_BODY)
@@ -232,7 +234,7 @@ class Service:
             self.stats.faults[fault] += 1
         if fault == "hang":
             delay_s += settings.hang_s
-        if fault not in ("rate_limit", "bad_request"):
+        if fault not in ("rate_limit", "resource_unavailable", "bad_request"):
             answer.delay_s = delay_s
         answer.headers |= headers
         if answer.digest is not None:
@@ -247,6 +249,9 @@ class Service:
             return _json(400, Refused(400, message, code="simulated_bad_request").envelope)
         if fault == "rate_limit":
             return _limited("Rate limit reached. Please slow down.", "requests", retry)
+        if fault == "resource_unavailable":
+            message = "There is no room for flex requests just now."
+            return _json(429, Refused(429, message, kind=fault, code=fault).envelope, retry)
         if fault == "server_error":
             message = "The server had an error while processing your request. Sorry about that!"
             return _json(500, Refused(500, message, kind="server_error").envelope)
