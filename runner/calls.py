@@ -136,10 +136,6 @@ class Calls:
         """
         home, plan, pool = self._home, self._plan, self._plan.job.pool
         assert home is not None, "worker processes have no batches"
-        haste = home.errand.haste
-        for endpoint in pool:
-            if endpoint.simulator is not None:
-                haste = endpoint.simulator.batches.speed
         ledger = Ledger(home.folder)
         reader = Reader(plan.dialect, plan.answer, plan.tariffs, plan.job.spec.retry, self._estimates)
         async with AsyncExitStack() as opened:
@@ -153,12 +149,12 @@ class Calls:
                 for connection, endpoint, limits in zip(self._connections, pool, plan.job.endpoint_limits, strict=True)
             ]
             url = f"/v1{plan.dialect.path}"
-            desk = Desk(ledger, endpoints, url, home.about, self.stop, home.warn, haste=haste, keep_files=keep_files)
+            desk = Desk(ledger, endpoints, url, home.about, self.stop, home.warn, keep_files=keep_files)
             yield Office(
                 home, desk, Collector(ledger, reader, emit, home.kept, self._clock, home.warn),
                 {connection.name: self._row_error(connection) for connection in self._connections},
                 self._estimates, self._batch_bounds(), self.gate.budget, plan.job.limits, self.tally, self.stop,
-                self._clock, haste,
+                self._clock,
             )  # fmt: skip
 
     def _row_error(self, connection: Connection) -> RowError:

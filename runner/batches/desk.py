@@ -59,7 +59,6 @@ class Desk:
         ledger: where each step is written down before it is taken.
         url: the path that the requests go to, such as `/v1/responses`.
         about: what the metadata of each batch says besides our id of it.
-        haste: how many times faster than life a simulated server is; waits are shorter by that.
     """
 
     def __init__(
@@ -71,7 +70,6 @@ class Desk:
         stop: Stop,
         note: Callable[[str], None],
         *,
-        haste: float = 1.0,
         keep_files: bool = False,
     ) -> None:
         self.ledger = ledger
@@ -80,8 +78,12 @@ class Desk:
         self._about = dict(about)
         self._stop = stop
         self._note = note
-        self._haste = haste
         self._keep_files = keep_files
+
+    @property
+    def haste(self) -> float:
+        """How many times faster than life the servers are, as simulators can be; waits are shorter by that."""
+        return max(endpoint.client.speed for endpoint in self._endpoints.values())
 
     # Room -------------------------------------------------------------------------------------------------------------
 
@@ -306,7 +308,7 @@ class Desk:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
             wait=wait_random_exponential(multiplier=2, max=_LONGEST_WAIT_S),
-            stop=stop_before_delay(patience_s / self._haste),
+            stop=stop_before_delay(patience_s / self.haste),
             sleep=self._sleep,
             reraise=True,
         )
@@ -324,7 +326,7 @@ class Desk:
             ) from error
 
     async def _sleep(self, seconds: float) -> None:
-        await self._stop.sleep(seconds / self._haste)
+        await self._stop.sleep(seconds / self.haste)
 
 
 async def look_up(entries: Sequence[Entry], connections: Sequence[Connection]) -> None:

@@ -147,6 +147,7 @@ class Service:
         else:
             if kept.simulated_now is not None:
                 headers["x-simulated-now"] = f"{kept.simulated_now:.3f}"
+                headers["x-simulated-speed"] = f"{self._settings.batches.speed:g}"
             if kept.file is None:
                 answer = _json(200, kept.value, headers)
                 answer.cut = 0 if kept.lost else None
