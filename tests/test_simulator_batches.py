@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +14,11 @@ from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 from openai.types import Batch, FileDeleted, FileObject
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
+from pydantic import BaseModel
 from test_simulator_sdk import SCHEMA, strictly
 
 from runner.simulator import Simulator, SimulatorSettings
+from runner.simulator.settings import BatchFaults, BatchScript, BatchSettings
 
 RESPONSES = "/v1/responses"
 CHAT = "/v1/chat/completions"
@@ -638,5 +642,22 @@ def test_statistics_know_of_batches_that_nobody_looks_at() -> None:
         assert stats["batches"]["max_unfinished"] == 2
         assert (stats["answered_more_than_once"], stats["extra_answers"]) == (250, 250)
         assert stats["files"]["results_never_downloaded"] == 2
+
+    story(tell)
+
+
+# Documentation --------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_names_every_setting_and_every_counter() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "simulator.md").read_text("utf-8")
+    section = page[page.index("## Files and batches") : page.index("## What it answers")]
+    named = set(re.findall(r"`([a-z_]+)(?::[^`]*)?`", section))
+    models: list[type[BaseModel]] = [BatchSettings, BatchScript, BatchFaults]
+    assert {name for model in models for name in model.model_fields} <= named
+
+    async def tell(world: World) -> None:
+        stats = await world.stats()
+        assert set(stats["files"]) | set(stats["batches"]) <= named
 
     story(tell)
