@@ -216,7 +216,7 @@ class Service:
         attempt = tally.attempts
         draws = Draws(digest, f"attempt{attempt}")
         fault = self._faults.draw(draws)
-        delay_s = latency_of(settings.latency_s, draws)
+        delay_s = 0.0 if in_batch else latency_of(settings.latency_s, draws)
         enough = settings.max_faults_per_body is not None and tally.faults >= settings.max_faults_per_body
         if enough or (fault == "invalid_reply" and question.form == "text") or (in_batch and fault in _OF_CONNECTIONS):
             fault = None
