@@ -27,6 +27,7 @@ _HTML = b"<!doctype html><html><head><title>502 Bad Gateway</title></head><body>
 _STILL_ANSWERS = frozenset({None, "hang", "refusal", "no_usage"})
 # The kinds of fault that befall a connection: the requests of a batch have none of their own.
 _OF_CONNECTIONS = frozenset({"cut", "hang", "invalid_json", "html", "sse"})
+_compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(slots=True)
@@ -216,7 +217,7 @@ class Service:
         attempt = tally.attempts
         draws = Draws(digest, f"attempt{attempt}")
         fault = self._faults.draw(draws)
-        delay_s = latency_of(settings.latency_s, draws)
+        delay_s = 0.0 if in_batch else latency_of(settings.latency_s, draws)
         enough = settings.max_faults_per_body is not None and tally.faults >= settings.max_faults_per_body
         if enough or (fault == "invalid_reply" and question.form == "text") or (in_batch and fault in _OF_CONNECTIONS):
             fault = None
@@ -297,7 +298,7 @@ class Service:
 def _as_sent(fields: dict[str, Any]) -> bytes:
     """The bytes that the SDK sends for a body: so it is the same body in a batch and alone, however it is spaced."""
     try:
-        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+        return _compact_json(fields).encode()
     except UnicodeEncodeError:  # a lone surrogate has no UTF-8, but JSON can spell it
         return compact_json(fields).encode()
 
