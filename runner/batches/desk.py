@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_all,
+    stop_before_delay,
+    wait_random_exponential,
+)
 
 from runner.batches.ledger import Entry, Ledger, new_key
 from runner.errors import FatalError, PermanentError, TransientError
@@ -22,6 +29,7 @@ T = TypeVar("T")
 
 PATIENCE_S = 6 * 3600.0  # for a server that does not answer: batches take hours, and so may we
 _PATIENCE_OF_DOWNLOADS_S = 900.0
+_FEWEST_ATTEMPTS = 5
 _LONGEST_WAIT_S = 120.0
 _LOOK_BACK_US = 3_600_000_000  # clocks differ
 _LOOKS = 3  # for a batch whose creation was not confirmed, before it is created again
@@ -288,7 +296,7 @@ class Desk:
             with self._stop.waiting():
                 await self._patiently(lambda: endpoint.client.download(file_id, path), _PATIENCE_OF_DOWNLOADS_S)
         if (found := await asyncio.to_thread(_whole_lines, path)) < lines:
-            self._note(f"warning: the {kind} file of batch {entry.batch_id} has {found:,} lines, and not {lines:,}")
+            self._note(f"the {kind} file of batch {entry.batch_id} has {found:,} lines, and not {lines:,}")
 
     async def forget(self, entry: Entry) -> None:
         """Delete the input file of a batch that is through; one that stays costs nothing but room."""
@@ -297,7 +305,7 @@ class Desk:
         try:
             await self._endpoint(entry).client.delete_file(entry.file_id)
         except (TransientError, PermanentError, FatalError) as error:
-            self._note(f"warning: file {entry.file_id} of batch {entry.number} was not deleted: {error.message}")
+            self._note(f"file {entry.file_id} of batch {entry.number} was not deleted: {error.message}")
 
     async def _patiently(self, action: Callable[[], Awaitable[T]], patience_s: float = PATIENCE_S) -> T:
         """Try until it succeeds.
@@ -308,7 +316,7 @@ class Desk:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
             wait=wait_random_exponential(multiplier=2, max=_LONGEST_WAIT_S),
-            stop=stop_before_delay(patience_s / self.haste),
+            stop=stop_all(stop_before_delay(patience_s / self.haste), stop_after_attempt(_FEWEST_ATTEMPTS)),
             sleep=self._sleep,
             reraise=True,
         )
