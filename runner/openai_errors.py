@@ -83,13 +83,27 @@ def classify(error: openai.OpenAIError, connection: Endpoint, clock: Clock) -> C
         cause: BaseException = error
         while cause.__cause__ is not None and isinstance(cause, openai.OpenAIError | httpx2.HTTPError):
             cause = cause.__cause__
+        # httpx2 wraps what the system said in errors that say nothing.
+        while not str(cause) and (deeper := cause.__cause__ or cause.__context__) is not None:
+            cause = deeper
         message = _redact(f"connection failed: {cause}", error, connection)
         if isinstance(cause, aiohttp.ClientResponseError):  # its text shows the proxy's password
             message = f"connection failed: {cause.message or type(cause).__name__}"
-        unsent = isinstance(cause, aiohttp.ClientConnectorError | httpx2.ConnectError | ConnectionRefusedError)
-        return TransientError(_short(message), kind="connection", perhaps_paid=not unsent)
+        return TransientError(_short(message), kind="connection", perhaps_paid=not _never_sent(error))
     message = f"the client cannot work: {type(error).__name__}"
     return FatalError(message, kind="client", where=f"endpoint `{connection.name}`")
+
+
+def _never_sent(error: BaseException | None) -> bool:
+    """Whether there was no connection, so that the server cannot have done anything.
+
+    A `ConnectTimeout` says nothing: the SDK's aiohttp client raises it for a connection that was lost later too.
+    """
+    while error is not None:
+        if isinstance(error, aiohttp.ClientConnectorError | httpx2.ConnectError | ConnectionRefusedError):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _classify_status(error: openai.APIStatusError, connection: Endpoint, clock: Clock) -> CallError | FatalError:
