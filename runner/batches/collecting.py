@@ -174,9 +174,7 @@ class Collector:
                     if isinstance(value, dict):
                         yield value
                     else:
-                        self._note(
-                            f"batch {entry.batch_id} has a line in its {kind} file that is no JSON object"
-                        )
+                        self._note(f"batch {entry.batch_id} has a line in its {kind} file that is no JSON object")
 
 
 class _Again:

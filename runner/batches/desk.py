@@ -155,22 +155,25 @@ class Desk:
         if state is not None:
             self._submitted(entry, state)
             return
-        if entry.file_id is None:
-            size = self.ledger.path(entry.number, "requests").stat().st_size
-            for file in await self._uploads(entry, endpoint):
-                if file.bytes == size and entry.file_id is None:
-                    entry.file_id = file.id
-                else:
-                    await self._patiently(lambda file=file: endpoint.client.delete_file(file.id))  # type: ignore[misc]
+        if entry.file_id is None and (file := await self._uploaded(entry, endpoint)) is not None:
+            entry.file_id = file.id
         await self._complete(entry, endpoint)
 
     async def _complete(self, entry: Entry, endpoint: BatchEndpoint) -> None:
         path = self.ledger.path(entry.number, "requests")
+        doubtful = False
+
+        async def upload() -> RemoteFile:
+            nonlocal doubtful
+            if doubtful and (file := await self._uploaded(entry, endpoint)) is not None:
+                return file
+            doubtful = True
+            return await endpoint.client.upload(path, self._file_name(entry))
+
         if entry.file_id is None:
-            name = self._file_name(entry)
             with self._stop.waiting():  # an upload takes minutes; one that is cut off leaves no file
                 try:
-                    file = await self._patiently(lambda: endpoint.client.upload(path, name))
+                    file = await self._patiently(upload)
                 except PermanentError as error:
                     if error.kind == "too_large":
                         raise TooLarge from error
@@ -185,11 +188,12 @@ class Desk:
     def _file_name(self, entry: Entry) -> str:
         return f"{self._about['runner_run']}-{entry.number:05d}-{entry.key}.jsonl"
 
-    async def _uploads(self, entry: Entry, endpoint: BatchEndpoint) -> list[RemoteFile]:
-        """Return the files that were uploaded for a batch, as far as the server has any."""
+    async def _uploaded(self, entry: Entry, endpoint: BatchEndpoint) -> RemoteFile | None:
+        """Return the file that was uploaded for a batch although nobody heard so; others of its name are deleted."""
+        size, name = self.ledger.path(entry.number, "requests").stat().st_size, self._file_name(entry)
 
         async def look() -> list[RemoteFile]:
-            name, found = self._file_name(entry), []
+            found = []
             async for file in endpoint.client.files():
                 if file.name == name:
                     found.append(file)
@@ -197,7 +201,13 @@ class Desk:
                     break
             return found
 
-        return await self._patiently(look)
+        whole = None
+        for file in await self._patiently(look):
+            if file.bytes == size and whole is None:
+                whole = file
+            else:
+                await self._patiently(lambda file=file: endpoint.client.delete_file(file.id))  # type: ignore[misc]
+        return whole
 
     async def _create(self, entry: Entry, endpoint: BatchEndpoint, file_id: str) -> BatchState:
         """Create a batch; where no answer says whether it exists, look for it before trying again."""
