@@ -187,12 +187,12 @@ class ResultStore:
         self.write()
         found: set[Key] = set()
         for number, some in groupby(sorted(keys), lambda key: key[0] // self._rows_per_part):
-            part, journaled = parts.part_path(self._folder, number), self._journal_path(number)
             lacking = set(some)
+            with suppress(FileNotFoundError):  # first: it goes when the part is sealed, which may be just now
+                lacking -= {line.key for line in journal.lines(self._journal_path(number))}
+            part = parts.part_path(self._folder, number)
             if part.exists():
                 lacking &= parts.failed(part) if self._retry else set()
-            if journaled.exists():
-                lacking -= {line.key for line in journal.lines(journaled)}
             found |= lacking
         return found
 

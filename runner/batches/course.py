@@ -139,9 +139,11 @@ class Course:
         for number in ledger.waiting_again():
             for row in rows.read(ledger.again_path(number)):
                 self._claims.add(row.item.model, [[row.item.index, row.item.index]])
-        for entry in ledger.open:
+        for entry in ledger.entries:
             if entry.state == "submitting":
                 await self._sent(entry, None)
+            elif not entry.open:
+                await self._desk.forget(entry)
         self._count()
 
     def _through(self) -> bool:

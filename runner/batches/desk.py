@@ -309,13 +309,16 @@ class Desk:
             self._note(f"the {kind} file of batch {entry.batch_id} has {found:,} lines, and not {lines:,}")
 
     async def forget(self, entry: Entry) -> None:
-        """Delete the input file of a batch that is through; one that stays costs nothing but room."""
+        """Delete the input file of a batch that is through, or else in a later session."""
         if entry.file_id is None or self._keep_files:
             return
         try:
             await self._endpoint(entry).client.delete_file(entry.file_id)
-        except (TransientError, PermanentError, FatalError) as error:
+        except (TransientError, FatalError) as error:
             self._note(f"file {entry.file_id} of batch {entry.number} was not deleted: {error.message}")
+            return
+        entry.file_id = None
+        self.ledger.save(entry)
 
     async def _patiently(self, action: Callable[[], Awaitable[T]], patience_s: float = PATIENCE_S) -> T:
         """Try until it succeeds.

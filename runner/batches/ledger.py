@@ -43,6 +43,7 @@ class Entry:
         tokens: what it is thought to take of the endpoint's enqueued tokens.
         most_usd: the most that it may cost; with `most_tokens` for budgets.
         continues: of which files of rows to be sent again it took over how many, counted from the file's beginning.
+        file_id: its input file at the server; None: there is none, or none any more.
         refused: how often in a row the server had no room for it.
         status: the server's last word of it.
         again: the files of its rows that had to be sent again, each with how many it holds.
