@@ -78,6 +78,7 @@ class Budget:
         self._note = note
         self._noted = NOTHING
         self._reserved = NOTHING
+        self._committed = NOTHING
         self._holders = 0
         self._settled = asyncio.Event()
 
@@ -93,16 +94,16 @@ class Budget:
             FatalError: the budget does not allow it, and nobody holds anything that could come back.
         """
         while (exceeded := self._exceeded_by(most)) is not None:
-            if not self._holders:
-                key, said = exceeded
-                raise FatalError(
-                    said, kind="budget", hint=f"raise it to go on: `runner resume --set budget.{key}=VALUE`"
-                )
+            if self.idle:
+                raise _refusal(*exceeded)
             self._settled.clear()
             with self._waiting():
                 await self._settled.wait()
         self._reserved += most
         self._holders += 1
+        self._note_ahead()
+
+    def _note_ahead(self) -> None:
         taken = self.spent_now
         if taken.or_more(self._noted) != self._noted:
             self._noted = taken + Amount(self._reserved.usd / 2, self._reserved.tokens // 2)  # not for every request
@@ -112,14 +113,45 @@ class Budget:
         """Give back what was set aside, but for what was spent of it."""
         self._holders -= 1
         self._reserved = self._reserved - most if self._holders else NOTHING  # no rest of rounding
+        self._spend(spent)
+
+    def _spend(self, spent: Amount) -> None:
         self.spent += spent
         self._turn_day()
         self._today_usd += spent.usd
         self._settled.set()
 
+    def commit(self, most: Amount) -> FatalError | None:
+        """Set aside what a request may take that waits in a batch, for hours and longer than this session.
+
+        The batch's own record says so; so it is not part of what this session has taken until it is redeemed.
+
+        Returns:
+            What to say where the budget does not allow it just now; None: it is set aside.
+        """
+        if (exceeded := self._exceeded_by(most)) is not None:
+            return _refusal(*exceeded)
+        self._committed += most
+        return None
+
+    def adopt(self, most: Amount) -> None:
+        """Set aside what a batch of an earlier session may take."""
+        self._committed += most
+
+    def redeem(self, most: Amount, spent: Amount) -> None:
+        """Give back what was set aside for a batch, but for what was spent of it."""
+        self._committed -= most
+        self._spend(spent)
+        self._note_ahead()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is set aside that could come back."""
+        return not self._holders and self._committed.usd <= 1e-12 and self._committed.tokens <= 0
+
     def _exceeded_by(self, most: Amount) -> tuple[str, str] | None:
         """Return the key of the cap that would be exceeded, and what to say of it; None: there is room."""
-        caps, taken = self._caps, self.spent + self._reserved + most
+        caps, taken = self._caps, self.spent + self._reserved + self._committed + most
         self._turn_day()
         if caps.max_usd is not None and taken.usd > caps.max_usd:
             spent = f"${self.spent.usd:,.4f} spent"
@@ -129,7 +161,7 @@ class Budget:
                 f"the budget of {caps.max_tokens:,} tokens is reached: {self.spent.tokens:,} used, "
                 f"and the next request may take {most.tokens:,}"
             )
-        today_usd = self._today_usd + self._reserved.usd + most.usd
+        today_usd = self._today_usd + self._reserved.usd + self._committed.usd + most.usd
         if caps.daily_usd is not None and today_usd > caps.daily_usd:
             return "daily_usd", (
                 f"the budget of ${caps.daily_usd:,g} a day is reached: this job has spent ${self._today_usd:,.4f} "
@@ -143,6 +175,10 @@ class Budget:
 
     def _date(self) -> int:
         return self._clock.now_us() // _DAY_US
+
+
+def _refusal(key: str, said: str) -> FatalError:
+    return FatalError(said, kind="budget", hint=f"raise it to go on: `runner resume --set budget.{key}=VALUE`")
 
 
 def midnight_us(clock: Clock) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
+from runner.accounting import account
 from runner.answer import Answer, accept
 from runner.budget import NOTHING, Amount
 from runner.client import Client
@@ -26,8 +27,6 @@ from runner.prices import Tariff
 from runner.records import Completion, Request, Result, Usage
 from runner.retry import RetryPolicy, RowRetries, fail
 from runner.tally import Tally
-
-T = TypeVar("T", int, float)
 
 
 class CallPolicy(RetryPolicy, Protocol):
@@ -249,21 +248,9 @@ class Call:
 
     def _account(self, request: Request, result: Result, completion: Completion, need: Need) -> Amount:
         """Take over what was said and what it cost, whether or not it is what was asked for; return what it took."""
-        usage = completion.usage
-        result.raw = completion.text
-        result.finish_reason = completion.finish_reason
-        result.input_tokens = _add(result.input_tokens, usage.input)
-        result.cached_tokens = _add(result.cached_tokens, usage.cached)
-        result.cache_write_tokens = _add(result.cache_write_tokens, usage.cache_write)
-        result.output_tokens = _add(result.output_tokens, usage.output)
-        result.reasoning_tokens = _add(result.reasoning_tokens, usage.reasoning)
-        model = request.item.model
-        cost_usd = self._tariffs[model].cost_usd(usage, completion.service_tier)
-        result.cost_usd = _add(result.cost_usd, cost_usd)
-        if usage.cached or usage.cache_write:
-            saved_usd = self._tariffs[model].saved_by_cache_usd(usage, completion.service_tier)
-            result.saved_usd = _add(result.saved_usd, saved_usd)
-        self._estimates[model].learn(request, usage)
+        usage, model = completion.usage, request.item.model
+        cost_usd = account(result, completion, self._tariffs[model], completion.service_tier)
+        self._estimates[model].learn(request.input_tokens, usage)
         if usage.input is None or usage.output is None:
             return need.most
         return Amount(need.most.usd if cost_usd is None else cost_usd, usage.input + usage.output)
@@ -298,13 +285,14 @@ class Estimate:
             return Need(tokens)
         return Need(tokens, self._most(len(request.body), self._max_output_tokens or 0))
 
-    def learn(self, request: Request, usage: Usage) -> None:
+    def input_tokens(self, guess: int) -> int:
+        """Return how many tokens an input will be, for which `guess` was a first estimate."""
+        return int(guess * self._input_factor) + 1
+
+    def learn(self, guess: int, usage: Usage) -> None:
+        """Take in what a reply used whose input was thought to be `guess` tokens."""
         if usage.input is None or usage.output is None:
             return
-        self._input_factor += self._weight * (usage.input / request.input_tokens - self._input_factor)
+        self._input_factor += self._weight * (usage.input / guess - self._input_factor)
         self._output_tokens += self._weight * (usage.output - self._output_tokens)
         self._weight = max(0.01, self._weight / (1 + self._weight))
-
-
-def _add(total: T | None, more: T | None) -> T | None:
-    return total if more is None else more if total is None else total + more

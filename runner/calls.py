@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
+from runner.batches.collecting import Collector
+from runner.batches.desk import BatchEndpoint, Desk
+from runner.batches.ledger import Ledger
+from runner.batches.office import Home, Office
+from runner.batches.reading import TIER, Reader, RowError
 from runner.blocking import ThreadGate, ThreadStop, finish
 from runner.budget import Amount, Budget
 from runner.call import Call, Destination, Estimate, Interrupter, Permits
@@ -17,6 +22,7 @@ from runner.dataset.fingerprint import FileStamp
 from runner.gate import Gate, Lane
 from runner.limits import Limiter
 from runner.load import Job
+from runner.openai_batches import open_batch_client, row_error
 from runner.openai_client import Connection, open_blocking_client, open_client
 from runner.plan import Plan
 from runner.prices import Tariff
@@ -53,6 +59,7 @@ class Calls:
         rows: how many rows the input has.
         stamps: what its files are.
         permits: whom to ask before each request, where it is not the gate itself.
+        home: the run itself, for a strategy that carries its requests out in batches.
     """
 
     def __init__(
@@ -67,6 +74,7 @@ class Calls:
         stamps: Sequence[FileStamp],
         *,
         permits: Permits | None = None,
+        home: Home | None = None,
     ) -> None:
         self.gate = gate
         self.models = len(plan.job.spec.models)
@@ -78,6 +86,7 @@ class Calls:
         self._rows = rows
         self._stamps = stamps
         self._permits = permits or gate
+        self._home = home
         self._estimates = [Estimate(plan.builder.max_output_tokens, most) for most in _bounds(plan)]
 
     @asynccontextmanager
@@ -115,6 +124,52 @@ class Calls:
         finally:
             for client in clients:
                 finish(client.close())
+
+    @asynccontextmanager
+    async def batches(self, emit: Callable[[Result], None], *, keep_files: bool) -> AsyncIterator[Office]:
+        """Yield what a strategy needs that carries requests out in batches.
+
+        Args:
+            emit: takes each result.
+            keep_files: leave the uploaded files of batches that are through.
+        """
+        home, plan, pool = self._home, self._plan, self._plan.job.pool
+        assert home is not None, "worker processes have no batches"
+        haste = home.errand.haste
+        for endpoint in pool:
+            if endpoint.simulator is not None:
+                haste = endpoint.simulator.batches.speed
+        ledger = Ledger(home.folder)
+        reader = Reader(plan.dialect, plan.answer, plan.tariffs, plan.job.spec.retry, self._estimates)
+        async with AsyncExitStack() as opened:
+            endpoints = [
+                BatchEndpoint(
+                    connection.name,
+                    await opened.enter_async_context(open_batch_client(connection, clock=self._clock)),
+                    limits.enqueued_tokens,
+                    embedded=endpoint.is_simulator,
+                )
+                for connection, endpoint, limits in zip(self._connections, pool, plan.job.endpoint_limits, strict=True)
+            ]
+            url = f"/v1{plan.dialect.path}"
+            desk = Desk(ledger, endpoints, url, home.about, self.stop, home.warn, haste=haste, keep_files=keep_files)
+            yield Office(
+                home, desk, Collector(ledger, reader, emit, home.kept, self._clock, home.warn),
+                {connection.name: self._row_error(connection) for connection in self._connections},
+                self._estimates, self._batch_bounds(), self.gate.budget, plan.job.limits, self.tally, self.stop,
+                self._clock, haste,
+            )  # fmt: skip
+
+    def _row_error(self, connection: Connection) -> RowError:
+        return lambda status, body: row_error(connection, status, body, self._clock)
+
+    def _batch_bounds(self) -> list[Callable[[int], Amount]]:
+        output = self._plan.builder.max_output_tokens or 0
+
+        def bound(tariff: Tariff) -> Callable[[int], Amount]:
+            return lambda size: Amount(tariff.most_usd(size, output, TIER) or 0.0, size + output)
+
+        return [bound(tariff) for tariff in self._plan.tariffs]
 
     def _call(self, clients: Sequence[Client], permits: Permits, stop: Interrupter) -> Call:
         plan = self._plan

@@ -38,9 +38,9 @@ WAYS: Mapping[str, tuple[str, str]] = {
 """What there is to choose from, each with the cheapest and the dearest tier that its requests may be charged at."""
 
 _BATCH_WINDOW_S = 24 * 3600.0  # the only `completion_window`; https://developers.openai.com/api/docs/guides/batch
-# A batch may be `cancelling` for ten minutes, and until it has ended its rows cannot be sent live.
-# https://developers.openai.com/api/reference/resources/batches/methods/cancel
-_CANCEL_S = 600.0
+# A batch may be `cancelling` for ten minutes, and until it has ended its rows cannot be sent live; the rest is for
+# noticing that and collecting it. https://developers.openai.com/api/reference/resources/batches/methods/cancel
+_BEFORE_LIVE_S = 900.0
 _WITHOUT_TIERS = ("decisions",)  # flex and batch are for Responses and Chat Completions
 
 
@@ -67,7 +67,7 @@ class Way:
         if self.name == HYBRID:
             return "by the deadline"
         if self.name == BATCH:
-            return "within 24 h"
+            return f"within {self.needs_s / 3600:,.0f} h"
         return f"within {duration(self.needs_s)}{', no promise' if self.name == FLEX else ''}"
 
 
@@ -216,7 +216,7 @@ def choose(ways: Sequence[Way], deadline: Deadline | None, now_us: int, unpriced
 def way_of(job: Job) -> str:
     """Return the way that a job goes; what is no way to choose is the tier that it asks for."""
     if job.spec.strategy_name == BATCH_STRATEGY:
-        return HYBRID if getattr(job.options, "finish_with", None) else BATCH
+        return BATCH if deadline_of(job) is None else HYBRID
     return tier_of(job.spec.parameters.get("service_tier"))
 
 
@@ -241,16 +241,17 @@ def cost_usd(load: Workload, tariff: Tariff, way: str) -> tuple[float | None, fl
     return load.cost_usd(tariff, cheapest)[0], load.cost_usd(tariff, dearest)[1]
 
 
-def needs_s(way: str, live: float) -> float:
+def needs_s(way: str, live: float, windows: int = 1) -> float:
     """Return how far away a deadline must be, in seconds, to be met.
 
     Args:
         live: the forecast of sending all requests live, in seconds.
+        windows: of batches, how many follow each other.
     """
     if way == BATCH:
-        return _BATCH_WINDOW_S
+        return _BATCH_WINDOW_S * windows
     if way == HYBRID:  # it may come to sending nearly everything live
-        return live * LIVE_MARGIN + _CANCEL_S
+        return live * LIVE_MARGIN + _BEFORE_LIVE_S
     return live * (FLEX_MARGIN if way == FLEX else LIVE_MARGIN)
 
 
@@ -275,7 +276,15 @@ def _way(name: str, job: Job, load: Workload, tariffs: Mapping[str, Tariff], liv
     cheapest, dearest = WAYS[name]
     rank = (math.fsum(_probes(load, tariffs, dearest)), math.fsum(_probes(load, tariffs, cheapest)))
     refused = (refusal(name, model, api, job.models) for model in tariffs)
-    return Way(name, (_sum(low), _sum(high)), rank, needs_s(name, live), next((each for each in refused if each), None))
+    needs = needs_s(name, live, _windows(job, load))
+    return Way(name, (_sum(low), _sum(high)), rank, needs, next((each for each in refused if each), None))
+
+
+def _windows(job: Job, load: Workload) -> int:
+    """Return how many windows batches take one after another, because a server lets only so many tokens wait."""
+    room = [limits.enqueued_tokens for limits in job.endpoint_limits]
+    known = [tokens for tokens in room if tokens is not None]
+    return max(1, math.ceil(load.input_tokens / sum(known))) if len(known) == len(room) else 1
 
 
 def _probes(load: Workload, tariffs: Mapping[str, Tariff], tier: str) -> Iterator[float]:

@@ -163,6 +163,15 @@ def understand(dialect: Dialect, reply: Reply) -> Completion:
         payload = json.loads(reply.body)
     except (ValueError, RecursionError):
         raise InvalidReply(_not_json(reply)) from None
+    return understand_body(dialect, payload)
+
+
+def understand_body(dialect: Dialect, payload: object) -> Completion:
+    """Read what the JSON of a reply says.
+
+    Raises:
+        InvalidReply: it is not a reply of this API.
+    """
     if not isinstance(payload, dict):
         raise InvalidReply("the reply is JSON, but not an object")
     if not payload.keys() & {"output", "choices", "answers"} and (said := _error(payload)):

@@ -7,16 +7,19 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from runner import strategies
+from runner.batches import ledger
+from runner.batches.office import WAIT, Errand, Home
 from runner.budget import Amount, Budget
 from runner.calls import Calls, open_gate
 from runner.clock import Clock
 from runner.connect import connected
 from runner.dataset.fingerprint import FileStamp
-from runner.errors import Exit, FatalError, RunnerError
+from runner.errors import Exit, FatalError, RunnerError, SpecError
 from runner.evaluate import PICTURE
 from runner.event_loop import run_loop, stop_on_signals
 from runner.known import Known, open_known
@@ -31,6 +34,7 @@ from runner.spending import open_budget
 from runner.steady import steady
 from runner.stop import Stop
 from runner.store import ResultStore
+from runner.strategies.batch_api import LIVE, BatchApiOptions, BatchApiStrategy
 from runner.summary import summary_of
 from runner.tally import Tally
 
@@ -65,6 +69,7 @@ class Execution:
         stop: Stop,
         *,
         retry: bool = False,
+        errand: Errand = WAIT,
     ) -> None:
         self._plan = plan
         self._output = output
@@ -74,15 +79,15 @@ class Execution:
         self._clock = clock
         self._stop = stop
         self._retry = retry
+        self._errand = errand
         self._tally = Tally()
-        self._strategy = strategies.load(plan.job.spec.strategy_name)(
-            plan.job.limits.concurrency or 1, plan.job.options
-        )
+        self._strategy = _strategy(plan, folder)
         self._session = Session(utc_text(clock.now_us()), strategy=plan.job.spec.strategy_name, retry=retry)
         self._budget: Budget | None = None
         self._stopped_by: RunnerError | None = None
         self._interrupted = False
         self._complete = False
+        self._batches_out = False
 
     def run(self) -> Outcome:
         """Work, and write down how it went, whatever happens."""
@@ -111,7 +116,6 @@ class Execution:
         display = self._console.open(self._title(), clock)
         self._budget = open_budget(job, self._folder, self._manifest, clock, stop.waiting, self._note_spending)
         gate = open_gate(job, stop, self._budget, partial(self._warn, display))
-        calls = Calls(plan, connections, gate, stop, tally, clock, self._manifest.input["rows"], self._stamps())
         try:
             with ResultStore(
                 self._folder,
@@ -124,6 +128,13 @@ class Execution:
             ) as store:
                 total = store.found_failed if self._retry else self._manifest.results
                 found = (0, 0) if self._retry else (store.found, store.found_failed)
+                home = Home(
+                    self._folder, self._about(), store, self._errand, self._began_us(),
+                    left=lambda: total - found[0] - tally.done, note=display.note, warn=partial(self._warn, display),
+                )  # fmt: skip
+                calls = Calls(
+                    plan, connections, gate, stop, tally, clock, self._manifest.input["rows"], self._stamps(), home=home
+                )
                 progress = Progress(display, clock, total, *found, self._strategy.in_flight, limits)
                 pipeline = Pipeline(
                     self._rows(), plan.builder, store, self._strategy, calls, stop, tally, clock,
@@ -135,10 +146,19 @@ class Execution:
             done = store.found + tally.done
             self._complete = not stop.requested if self._retry else done >= self._manifest.results
             self._complete = self._complete and store.failure is None
+            self._batches_out = ledger.has_open(self._folder)
             self._stopped_by = store.failure or stop.reason
             self._interrupted = stop.requested and self._stopped_by is None
         finally:
             display.close()
+
+    def _about(self) -> dict[str, str]:
+        """What the metadata of this run's batches says; a value has at most 512 characters."""
+        return {"runner_job": self._manifest.job, "runner_run": self._manifest.run}
+
+    def _began_us(self) -> int:
+        began = datetime.fromisoformat(self._manifest.sessions[0].started_at)
+        return round(began.timestamp() * 1e6)
 
     @contextmanager
     def _opened_known(self) -> Iterator[Known | None]:
@@ -203,6 +223,8 @@ class Execution:
             manifest.status = self._session.ended = "finished"
         elif self._interrupted:
             manifest.status = self._session.ended = "interrupted"
+        elif self._stopped_by is None:
+            manifest.status = self._session.ended = "waiting" if self._batches_out else "stopped"
         else:
             manifest.status = "stopped"
             reason = self._stopped_by
@@ -221,6 +243,25 @@ class Execution:
         if not self._complete:
             return Exit.STOPPED  # whatever the reason: what is done is kept
         return finished_code(self._manifest)
+
+
+def _strategy(plan: Plan, folder: Path) -> strategies.Strategy:
+    """Return the job's strategy; where an earlier session left batches behind, one that brings them home first.
+
+    Raises:
+        SpecError: the strategy cannot do that.
+    """
+    job, name = plan.job, plan.job.spec.strategy_name
+    strategy = strategies.load(name)(job.limits.concurrency or 1, job.options)
+    if isinstance(strategy, BatchApiStrategy) or not ledger.has_open(folder):
+        return strategy
+    if name not in LIVE:
+        raise SpecError(
+            f"rows of this run are in batches, and strategy `{name}` cannot take them over",
+            where=str(folder / ledger.FOLDER),
+            hint=f"resume with one of {', '.join(LIVE)}, or with `--strategy batch_api`",
+        )
+    return BatchApiStrategy(job.limits.concurrency or 1, BatchApiOptions(), strategy)
 
 
 def _soon() -> Callable[[Callable[[], None]], None]:

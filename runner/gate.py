@@ -68,7 +68,7 @@ class Gate:
     ) -> None:
         self.lanes = tuple(lanes)
         self._overall = overall
-        self._budget = budget
+        self.budget = budget
         self._waiting = waiting
         self._warn = warn
         self._in_order = asyncio.Lock()
@@ -93,8 +93,8 @@ class Gate:
         if self._only is not None:
             await self._only.acquire(need.tokens)
             return 0
-        if self._budget is not None:
-            await self._budget.reserve(need.most)
+        if self.budget is not None:
+            await self.budget.reserve(need.most)
         try:
             if self._overall is not None:
                 await self._overall.acquire(need.tokens)
@@ -153,8 +153,8 @@ class Gate:
                 lane.limiter.pause(min(_LONGEST_REST_S, 2.0 ** (lane.failures - _FAILURES)))
 
     def _settle(self, need: Need, spent: Amount) -> None:
-        if self._budget is not None:
-            self._budget.settle(need.most, spent)
+        if self.budget is not None:
+            self.budget.settle(need.most, spent)
 
     def pause(self, endpoint: int, seconds: float) -> None:
         """Start no request to an endpoint for so long."""

@@ -103,6 +103,7 @@ class Job:
             concurrency=mine.concurrency or int(_sum(limits.concurrency for limits in pool) or 0),
             requests_per_minute=mine.requests_per_minute or _sum(limits.requests_per_minute for limits in pool),
             tokens_per_minute=mine.tokens_per_minute or _sum(limits.tokens_per_minute for limits in pool),
+            enqueued_tokens=mine.enqueued_tokens,
         )
 
     @property
@@ -110,7 +111,13 @@ class Job:
         """The limits that each endpoint of the pool has for itself."""
         default = DEFAULT_CONCURRENCY
         return tuple(
-            each.limits.model_copy(update={"concurrency": each.limits.concurrency or default}) for each in self.pool
+            each.limits.model_copy(
+                update={
+                    "concurrency": each.limits.concurrency or default,
+                    "enqueued_tokens": self.spec.limits.enqueued_tokens or each.limits.enqueued_tokens,
+                }
+            )
+            for each in self.pool
         )
 
 

@@ -1,4 +1,4 @@
-"""Sends requests the way the `openai` SDK does. With `openai_errors`, the only importer of openai, httpx2 and aiohttp.
+"""Sends requests the way the `openai` SDK does. With `openai_errors` and `openai_batches`, the only importer of openai.
 
 Two transports for the event loop send the same bytes and raise the same errors:
 
@@ -78,7 +78,7 @@ def open_client(
     Raises:
         SpecError: the address, the key, a header or the environment's proxy cannot be used.
     """
-    _check(connection)
+    check(connection)
     chosen: Transport
     if transport == "aiohttp" and connection.head_is_constant:
         chosen = AiohttpTransport(connection, path, concurrency)
@@ -93,7 +93,7 @@ def open_blocking_client(connection: Connection, path: str, *, clock: Clock | No
     Raises:
         SpecError: the address, the key or a header cannot be used.
     """
-    _check(connection)
+    check(connection)
     return OpenAIClient(BlockingTransport(connection, path), connection, clock or SystemClock())
 
 
@@ -127,8 +127,7 @@ class OpenAIClient:
         except openai.OpenAIError as error:
             raise classify(error, self._connection, self._clock) from error
         except UnicodeEncodeError:  # the cause would show the key
-            message = f"the current key of endpoint `{self._connection.name}` {_NOT_A_HEADER}"
-            raise FatalError(message, kind="bad_key") from None
+            raise unsendable_key(self._connection) from None
 
     async def close(self) -> None:
         await self._transport.close()
@@ -199,7 +198,7 @@ class SdkTransport:
         limits = httpx2.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency)
         # Azure routes by the model, which is the same in all bodies of a job.
         deployment = json.loads(body)["model"] if self._connection.azure_api_version is not None else None
-        self._client = _sdk_client(self._connection, DefaultAioHttpClient(limits=limits), deployment)
+        self._client = sdk_client(self._connection, DefaultAioHttpClient(limits=limits), deployment)
         return self._client
 
     async def post(self, body: bytes, timeout_s: float) -> Reply:
@@ -270,12 +269,13 @@ async def prepare_head(connection: Connection, path: str) -> httpx2.Request:
         captured.append(request)
         return httpx2.Response(200, json={}, request=request)
 
-    async with _sdk_client(connection, httpx2.AsyncClient(transport=httpx2.MockTransport(capture))) as client:
+    async with sdk_client(connection, httpx2.AsyncClient(transport=httpx2.MockTransport(capture))) as client:
         await client.post(path, cast_to=httpx2.Response, content=b"{}")
     return captured[0]
 
 
-def _sdk_client(connection: Connection, http_client: httpx2.AsyncClient, deployment: str | None = None) -> AsyncOpenAI:
+def sdk_client(connection: Connection, http_client: httpx2.AsyncClient, deployment: str | None = None) -> AsyncOpenAI:
+    """Return the SDK's client for an endpoint, without retries and timeouts of its own."""
     arguments = _sdk_arguments(connection) | {"http_client": http_client}
     if connection.azure_api_version is not None:
         return AsyncAzureOpenAI(**arguments, azure_deployment=deployment)
@@ -302,8 +302,12 @@ def _sdk_arguments(connection: Connection) -> dict[str, Any]:
     return common | {"base_url": base_url, "project": connection.project}
 
 
-def _check(connection: Connection) -> None:
-    """Refuse what only HTTP would refuse, before the first request."""
+def check(connection: Connection) -> None:
+    """Refuse what only HTTP would refuse, before the first request.
+
+    Raises:
+        SpecError: the address, the key, a header or the environment's proxy cannot be used.
+    """
     name = connection.name
     try:
         if not yarl.URL(connection.base_url).host:
@@ -322,6 +326,11 @@ def _check(connection: Connection) -> None:
     for what, value in values.items():
         if not (value.isascii() and (value.isprintable() or not value)):
             raise SpecError(f"the {what} of endpoint `{name}` {_NOT_A_HEADER}")
+
+
+def unsendable_key(connection: Connection) -> FatalError:
+    """Return the error for a key that rotated to one that no header can hold."""
+    return FatalError(f"the current key of endpoint `{connection.name}` {_NOT_A_HEADER}", kind="bad_key")
 
 
 def _proxy_for(url: yarl.URL) -> str | None:

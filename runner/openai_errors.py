@@ -78,7 +78,7 @@ def classify(error: openai.OpenAIError, connection: Endpoint, clock: Clock) -> C
     if isinstance(error, openai.APIStatusError):
         return _classify_status(error, connection, clock)
     if isinstance(error, openai.APITimeoutError):
-        return TransientError("no answer in time", kind="timeout", perhaps_paid=True)
+        return TransientError("no answer in time", kind="timeout", perhaps_paid=not _never_sent(error))
     if isinstance(error, openai.APIConnectionError):
         cause: BaseException = error
         while cause.__cause__ is not None and isinstance(cause, openai.OpenAIError | httpx2.HTTPError):
@@ -86,10 +86,25 @@ def classify(error: openai.OpenAIError, connection: Endpoint, clock: Clock) -> C
         message = _redact(f"connection failed: {cause}", error, connection)
         if isinstance(cause, aiohttp.ClientResponseError):  # its text shows the proxy's password
             message = f"connection failed: {cause.message or type(cause).__name__}"
-        unsent = isinstance(cause, aiohttp.ClientConnectorError | httpx2.ConnectError | ConnectionRefusedError)
-        return TransientError(_short(message), kind="connection", perhaps_paid=not unsent)
+        return TransientError(_short(message), kind="connection", perhaps_paid=not _never_sent(error))
     message = f"the client cannot work: {type(error).__name__}"
     return FatalError(message, kind="client", where=f"endpoint `{connection.name}`")
+
+
+_NO_CONNECTION = (
+    aiohttp.ClientConnectorError,
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    ConnectionRefusedError,
+)
+
+
+def _never_sent(error: BaseException | None) -> bool:
+    """Whether there was no connection, so that the server cannot have done anything."""
+    while error is not None and not isinstance(error, _NO_CONNECTION):
+        error = error.__cause__
+    return error is not None
 
 
 def _classify_status(error: openai.APIStatusError, connection: Endpoint, clock: Clock) -> CallError | FatalError:

@@ -43,6 +43,8 @@ RUNNER_FIELDS = (
     pa.field("_endpoint", pa.string()),
     pa.field("_fingerprint", pa.string()),
     pa.field("_reused_from", pa.string()),
+    pa.field("_batch", pa.string()),
+    pa.field("_collected_at", _TIME),
 )
 _TIMES = frozenset(field.name for field in RUNNER_FIELDS if field.type == _TIME)
 
@@ -130,6 +132,9 @@ class Output:
         row["_endpoint"] = result.endpoint
         row["_fingerprint"] = result.fingerprint
         row["_reused_from"] = result.reused_from
+        if result.batch is not None:
+            row["_batch"] = result.batch
+            row["_collected_at"] = result.collected_at
         return row
 
 

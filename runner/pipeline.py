@@ -103,9 +103,10 @@ class Pipeline:
         """Return a request for the next row without a result; ends early when the run should stop."""
         with self._turn:
             item = self.next_item()
-            return None if item is None else self._build(item)
+            return None if item is None else self.build(item)
 
-    def _build(self, item: Item) -> Request | None:
+    def build(self, item: Item) -> Request | None:
+        """Return the request for a row; None: it cannot be made, and the row has its result."""
         try:
             return self._builder.build(item)
         except MissingField as error:
@@ -136,7 +137,7 @@ class Pipeline:
         """Yield the rows that have to be asked about; the others get the answers that are there."""
         pending = self._pending()
         while batch := list(islice(pending, BATCH)):
-            requests = [request for item in batch if item is not None and (request := self._build(item))]
+            requests = [request for item in batch if item is not None and (request := self.build(item))]
             try:
                 results = known.look_up(requests)
             except FatalError as error:

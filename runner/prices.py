@@ -75,17 +75,22 @@ class Tariff:
         cost = self.cost_usd(usage, service_tier)
         return None if plain is None or cost is None else plain - cost
 
-    def most_usd(self, input_tokens: int, output_tokens: int) -> float | None:
+    def most_usd(self, input_tokens: int, output_tokens: int, service_tier: str | None = None) -> float | None:
         """Return the most that one attempt of so many tokens can cost in USD; None where the price is unknown.
 
         That is with no token read from the cache, all of them written to it where that is dearer, and at the tier
         asked for or the standard one, whichever is dearer, because a server may answer in the standard tier.
+
+        Args:
+            service_tier: the tier where that is certain.
         """
         price = self.price
         if price is None:
             return None
         dearest = max(price.input, price.cached_input or 0.0, price.cache_write or 0.0)
         tier = max(self._factor(self.asked_tier), self._factor(None))
+        if service_tier is not None:
+            tier = self._factor(service_tier)
         return self._usd(input_tokens * dearest, output_tokens * price.output, input_tokens, tier)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TextIO
@@ -26,6 +27,8 @@ class Moment:
     Attributes:
         done: rows with a result, those from earlier sessions included.
         cost_usd: what is known of it; all of it where `cost_known`.
+        batched: requests in unfinished batches.
+        batches: how each unfinished batch is, a line for each.
         waiting: what holds the run back, in words.
         left: an estimate of the time left; None: unknown.
     """
@@ -41,6 +44,8 @@ class Moment:
     cost_known: bool
     waiting: str
     left: TimeLeft | None
+    batched: int = 0
+    batches: Sequence[str] = ()
 
 
 class Display(Protocol):
@@ -101,6 +106,8 @@ class Progress:
                 tally.cost_known,
                 _waiting(tally, paused_s, self._concurrency),
                 self._pace.left(rate_s, tally, self._total - done),
+                tally.batched,
+                tally.table(),
             )
         )
 
@@ -114,7 +121,9 @@ def _waiting(tally: Tally, paused_s: float, concurrency: int) -> str:
         return "waiting to try again"
     if tally.in_flight >= concurrency:
         return "waiting for answers (concurrency is the limit)"
-    return "waiting for answers" if tally.in_flight else "reading the input"
+    if tally.in_flight:
+        return "waiting for answers"
+    return "waiting for batches" if tally.batched else "reading the input"
 
 
 class LiveDisplay:
@@ -143,7 +152,8 @@ class LiveDisplay:
         head.add_column(no_wrap=True, justify="right")
         share = f"{moment.done:,} / {moment.total:,}"
         head.add_row(Text(self._title, style="bold"), ProgressBar(max(moment.total, 1), moment.done), share)
-        return Group(head, Text(describe(moment), overflow="ellipsis", no_wrap=True))
+        lines = [describe(moment), *shortened(moment.batches)]
+        return Group(head, *(Text(line, overflow="ellipsis", no_wrap=True) for line in lines))
 
     def note(self, text: str) -> None:
         with suppress(OSError):  # the terminal may be gone, and the run goes on
@@ -246,11 +256,19 @@ def describe(moment: Moment) -> str:
         moment.waiting,
         f"{moment.failed:,} failed",
         f"{moment.in_flight} in flight",
+        *([f"{moment.batched:,} in batches"] if moment.batched else []),
         f"{moment.retrying} retrying",
         f"{moment.tokens:,} tokens",
         _cost(moment),
     ]
     return " · ".join(parts)
+
+
+def shortened(lines: Sequence[str], most: int = 12) -> list[str]:
+    """Return so many lines at most, the last of which says how many are left out."""
+    if len(lines) <= most:
+        return list(lines)
+    return [*lines[: most - 1], f"… and {len(lines) - most + 1} more"]
 
 
 def _left(left: TimeLeft | None) -> str:

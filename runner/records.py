@@ -120,7 +120,8 @@ class Result:
     It is filled in while the request lives, and never changed after it is stored. Times ending in `_at` are
     microseconds since 1970 (UTC); the others are seconds. Tokens and cost are summed over all attempts, because
     a reply that had to be thrown away was paid for too. What was saved is what caching took off, or all of the
-    cost where the answer was there already, from the run that `reused_from` names.
+    cost where the answer was there already, from the run that `reused_from` names. An answer that came in a batch of
+    the Batch API has that batch's times, and the time when it was collected.
     """
 
     item: Item
@@ -150,6 +151,8 @@ class Result:
     endpoint: str | None = None
     fingerprint: str | None = None
     reused_from: str | None = None
+    batch: str | None = None
+    collected_at: int | None = None
 
     @property
     def paid(self) -> bool:

@@ -299,6 +299,15 @@ class LimitsSpec(Section):
         description="Tokens per minute, input and output. Default: what the endpoint says, else no limit.",
         examples=[1_000_000],
     )
+    enqueued_tokens: Annotated[int | None, Hint("leave the key out for no limit")] = Field(
+        default=None,
+        ge=1,
+        description=(
+            "Batch API: input tokens of one model that may wait in unfinished batches. "
+            "Default: what the endpoint says, else no limit."
+        ),
+        examples=[2_000_000],
+    )
 
 
 class BudgetSpec(Section):

@@ -6,12 +6,14 @@ in one background thread, so that neither holds up the event loop nor meets the 
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -149,27 +151,56 @@ class ResultStore:
             self._thread.submit(self._seal_nothing)
 
     def _enter(self, number: int) -> Callable[[Key], bool]:
-        """Open a part and return what of it to give out."""
+        """Open a part, unless results have come for it before its rows did, and return what of it to give out."""
         part = parts.part_path(self._folder, number)
         if self._retry:
             failed = parts.failed(part) if part.exists() and parts.about(part).get("failed") else set()
-            if failed:
-                self._open[number] = _OpenPart(Journal(parts.retry_path(self._folder, number)), len(failed))
-            return failed.__contains__
+            if not failed:
+                return _nothing
+            opened = self._opened(number)
+            opened.expected = len(failed)
+            return (failed - opened.done).__contains__
         if part.exists():
             return _nothing
-        path = parts.journal_path(self._folder, number)
-        opened = _OpenPart(Journal(path))
-        if path.exists():
-            opened.done = {line.key for line in journal.lines(path)}
-            opened.finished = len(opened.done)
-        self._open[number] = opened
+        opened = self._opened(number)
 
         def select(key: Key) -> bool:
             opened.expected += 1
             return key not in opened.done
 
         return select
+
+    def _opened(self, number: int) -> _OpenPart:
+        """Return an open part with what it has results of by now."""
+        self.write()
+        opened = self._open.setdefault(number, _OpenPart(Journal(self._journal_path(number))))
+        if opened.journal.path.exists():
+            opened.done = {line.key for line in journal.lines(opened.journal.path)}
+            opened.finished = len(opened.done)
+        return opened
+
+    def _journal_path(self, number: int) -> Path:
+        return (parts.retry_path if self._retry else parts.journal_path)(self._folder, number)
+
+    def lacking(self, keys: Iterable[Key]) -> set[Key]:
+        """Return those of these rows that have no result yet, or in a retry those that still have their old failure."""
+        self.write()
+        found: set[Key] = set()
+        for number, some in groupby(sorted(keys), lambda key: key[0] // self._rows_per_part):
+            part, journaled = parts.part_path(self._folder, number), self._journal_path(number)
+            lacking = set(some)
+            if part.exists():
+                lacking &= parts.failed(part) if self._retry else set()
+            if journaled.exists():
+                lacking -= {line.key for line in journal.lines(journaled)}
+            found |= lacking
+        return found
+
+    async def secure(self) -> bool:
+        """Make all results durable that were appended; False: the disk failed."""
+        self.write()
+        await asyncio.to_thread(self.sync)
+        return self.failure is None
 
     def _leave(self, number: int) -> None:
         part = self._open.get(number)
@@ -179,13 +210,18 @@ class ResultStore:
             self._seal_if_complete(number, part)
 
     def append(self, result: Result) -> None:
-        """Store a result. Once it is written, killing the process does not lose it.
+        """Store a result, also before the source reaches its row.
+
+        Once it is written, killing the process does not lose it.
 
         Raises:
             FatalError: it could not be written, even with the space kept back for this.
         """
         number = result.item.index // self._rows_per_part
-        part = self._open[number]
+        part = self._open.get(number)
+        if part is None:  # the source has not come to it
+            part = self._opened(number)
+            part.done = set()
         part.journal.add(self._output.row(result))
         part.finished += 1
         if self._soon is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from runner.records import Result
@@ -18,6 +19,8 @@ class Tally:
         busy_s: seconds that requests spent with the server, summed over all of them.
         throttled: requests waiting for a limit now.
         backing_off: requests waiting before another attempt now.
+        batched: requests in unfinished batches now.
+        table: says how each unfinished batch is, a line for each.
         cost_usd: what is known of the cost; all of it while `cost_known`.
     """
 
@@ -34,6 +37,8 @@ class Tally:
     cost_usd: float = 0.0
     cost_known: bool = True
     busy_s: float = 0.0
+    batched: int = 0
+    table: Callable[[], list[str]] = list
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def asks(self) -> None:

@@ -57,9 +57,9 @@ NO_BATCH = {"batch": "it has none", "hybrid": "it has none"}
 
 
 def test_how_far_away_a_deadline_must_be() -> None:
-    """Of 1,000 s of live work: a quarter more; at flex twice; after batches also ten minutes to cancel them."""
+    """Of 1,000 s of live work: a quarter more; at flex twice; after batches also a quarter of an hour to end them."""
     needs = {name: needs_s(name, 1000) for name in WAYS}
-    assert needs == {"standard": 1250, "flex": 2000, "batch": DAY_S, "hybrid": 1850}
+    assert needs == {"standard": 1250, "flex": 2000, "batch": DAY_S, "hybrid": 2150}
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_without_a_deadline_the_cheapest(live_s: float, refused: dict[str, str],
         ("3h", {}, "flex"),
         ("2h", {}, "flex"),
         ("1h59m", {}, "hybrid"),
-        ("1h25m", {}, "hybrid"),
-        ("1h24m", {}, "standard"),
+        ("1h30m", {}, "hybrid"),
+        ("1h29m", {}, "standard"),
         ("1h15m", {}, "standard"),
         ("23h", NO_FLEX, "hybrid"),
         ("24h", NO_FLEX, "batch"),
@@ -234,7 +234,7 @@ def test_costs_and_forecasts_of_a_job(here: Project) -> None:
         "flex": ((0.030_15, 0.045), 1200.0),  # 600 x (1,000 x 0.10 + 1 or 100 x 0.50) / 2
         "batch": ((0.030_15, 0.045), DAY_S),
         "standard": ((0.060_3, 0.09), 750.0),
-        "hybrid": ((0.030_15, 0.09), 1350.0),
+        "hybrid": ((0.030_15, 0.09), 1650.0),
     }
     _, both = settled(here, model="[gpt-6-luna, gpt-4o-mini]")  # the second at 0.15 and 0.60; one limit for both
     found = {way.name: (way.cost_usd, way.needs_s) for way in both.ways}
@@ -245,11 +245,24 @@ def test_costs_and_forecasts_of_a_job(here: Project) -> None:
     )
 
 
+def test_batches_that_wait_for_each_other_take_a_window_each(here: Project) -> None:
+    """There are 600,000 tokens of input."""
+    for enqueued, hours in ((600_000, 24), (599_999, 48), (100_000, 144)):
+        _, choice = settled(here, **{"limits.enqueued_tokens": str(enqueued)})
+        [batch] = [way for way in choice.ways if way.name == "batch"]
+        assert (batch.needs_s, batch.done) == (hours * HOUR_S, f"within {hours} h")
+    _, choice = settled(here, strategy="{name: auto, deadline: 30h}", model="gpt-4o-mini")
+    assert choice.way == "batch"
+    late = {"strategy": "{name: auto, deadline: 30h}", "limits.enqueued_tokens": "500000"}
+    _, choice = settled(here, model="gpt-4o-mini", **late)
+    assert choice.way == "hybrid"
+
+
 def test_without_a_longest_answer_the_ways_are_still_told_apart(here: Project) -> None:
     here.change(parameters={"max_output_tokens": None})
-    _, choice = settled(here, strategy="{name: auto, deadline: 22m30s}")
+    _, choice = settled(here, strategy="{name: auto, deadline: 27m30s}")
     assert choice.way == "flex"
-    _, choice = settled(here, strategy="{name: auto, deadline: 23m}", model="gpt-4o-mini")
+    _, choice = settled(here, strategy="{name: auto, deadline: 27m30s}", model="gpt-4o-mini")
     assert [way.name for way in choice.ways] == ["batch", "hybrid", "standard", "flex"]
     assert choice.way == "hybrid"
     assert choice.ways[0].cost_usd == (0.045_18, None)

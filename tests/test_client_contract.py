@@ -986,7 +986,9 @@ def test_an_address_with_a_password_is_not_shown(transport: Transport) -> None:
 
 # How it is built ------------------------------------------------------------------------------------------------------
 
-ADAPTER = [Path(runner.__file__).parent / name for name in ("openai_client.py", "openai_errors.py")]
+ADAPTER = [
+    Path(runner.__file__).parent / name for name in ("openai_client.py", "openai_errors.py", "openai_batches.py")
+]
 
 
 def _imports(path: Path) -> Iterator[str]:

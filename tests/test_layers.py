@@ -58,6 +58,7 @@ ORDER = [
     {"template", "limits", "budget", "gate", "blocking", "retry", "dataset", "client", "journal", "layout"},
     {"tally", "pace", "simulator", "agreement", "stats", "answer_index"},
     {"openai_errors", "openai_client", "dialects", "output", "requests", "manifest", "places", "evaluate"},
+    {"openai_batches"},
     {"answer", "answer_stats", "questions", "questionnaire"},
     {"call", "parts", "part_rows", "earlier", "known", "runs", "steady", "workers"},
     {
@@ -110,6 +111,7 @@ def test_the_network_libraries_stay_in_their_adapters() -> None:
         allowed = {
             "openai_client.py": {"openai", "aiohttp", "httpx2"},
             "openai_errors.py": {"openai", "aiohttp", "httpx2"},
+            "openai_batches.py": {"openai", "httpx2"},
             "simulator/server.py": {"aiohttp"},
         }.get(name, set())
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -170,7 +170,7 @@ def test_as_text(here: Project) -> None:
             "  Caching may make it cheaper, or with a price for writing dearer; it cannot be promised, so it is",
             "    left out.",
             "  batch is `strategy: batch_api`; hybrid is that with `deadline` and `finish_with: asyncio`: what is",
-            "    not done in time is sent live, at the standard price. Its deadline must be 10 min 12 s away or",
+            "    not done in time is sent live, at the standard price. Its deadline must be 15 min 12 s away or",
             "    more.",
         ]
     )

@@ -186,7 +186,10 @@ class _Rows:
         return self
 
     def __next__(self) -> Request:
-        return self._builder.build(self.next_item())
+        return self.build(self.next_item())
+
+    def build(self, item: Item) -> Request:
+        return self._builder.build(item)
 
     def next_item(self) -> Item:
         with self._turn:

@@ -96,6 +96,11 @@ def read_question(api: str, body: bytes) -> Question:
         Refused: 400, with the reason.
     """
     fields, model = fields_and_model(body)
+    return question_in(api, fields, model)
+
+
+def question_in(api: str, fields: dict[str, Any], model: str) -> Question:
+    """What a body that is parsed already asks for; as `read_question` otherwise."""
     if fields.get("stream"):
         raise Refused(400, "The simulator does not stream.", code="unsupported_value", param="stream")
     key = "messages" if api == "chat" else "input"

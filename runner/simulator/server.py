@@ -7,18 +7,24 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from runner.errors import RunnerError
+from runner.simulator.batch_api import Incoming
+from runner.simulator.files import FormPart, StoredFile
 from runner.simulator.service import Answer, Service
 from runner.simulator.settings import SimulatorSettings
 
 _BACKLOG = 4096  # connections that may wait to be accepted: clients open hundreds at once
 _LARGEST_BODY = 64 * 2**20
+_CHUNK = 256 * 2**10
+_KEPT = ("/v1/files", "/v1/batches")  # what is asked for under these is kept from one request to the next
 
 
 class Simulator:
@@ -48,7 +54,7 @@ class Simulator:
         Raises:
             RunnerError: the port is in use, or cannot be listened on.
         """
-        service = Service(self._settings, self._now or asyncio.get_running_loop().time)
+        service = Service(self._settings, self._now or asyncio.get_running_loop().time, time.time())
         # Cancelled handlers are how the server learns that a client went away while it waited.
         runner = web.ServerRunner(
             _Server(service, request_factory=_request, handler_cancellation=True, access_log=None),
@@ -70,12 +76,17 @@ class Simulator:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
+            if self._service is not None:
+                self._service.close()
 
     def stats(self) -> dict[str, Any]:
-        """What the server saw so far, as `GET /stats` shows it; it can still be asked after `stop`."""
+        """What the server saw so far, as `GET /stats` shows it; it can still be asked after `stop`.
+
+        Of batches it tells what was done when somebody last looked at them: `GET /stats` does, this does not.
+        """
         if self._service is None:
             raise RuntimeError("the simulator was not started")
-        return self._service.stats.snapshot()
+        return self._service.last_snapshot()
 
     async def __aenter__(self) -> Simulator:
         await self.start()
@@ -163,18 +174,15 @@ class _Server(web.Server):
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
         if path == "/stats" and request.method == "GET":
-            return web.json_response(self._service.stats.snapshot())
+            return web.json_response(await self._service.snapshot())
         if path == "/stats/reset" and request.method == "POST":
             self._service.reset()
-            return web.json_response(self._service.stats.snapshot())
+            return web.json_response(await self._service.snapshot())
         service = self._service
         service.began()
         answer: Answer | None = None
         try:
-            body = await request.read()
-            headers = request.headers
-            organization = headers.get("OpenAI-Organization")
-            answer = service.answer(request.method, path, headers.get("Authorization"), body, organization)
+            answer = await self._answer(request)
             if answer.delay_s > 0:
                 await asyncio.sleep(answer.delay_s)
             if answer.cut is None:
@@ -189,6 +197,34 @@ class _Server(web.Server):
         await _send_part(request, answer)
         raise ConnectionResetError("cut on purpose")  # aiohttp takes it for the client's doing, and says nothing
 
+    async def _answer(self, request: web.BaseRequest) -> Answer:
+        method, path, headers = request.method, request.path, request.headers
+        authorization, organization = headers.get("Authorization"), headers.get("OpenAI-Organization")
+        if not path.startswith(_KEPT):
+            body = await request.read()
+            return self._service.answer(method, path, authorization, body, organization)
+        return await self._service.keep(
+            Incoming(method, path, request.query, authorization, organization, request.read, partial(_form, request))
+        )
+
+
+async def _form(request: web.BaseRequest) -> AsyncIterator[FormPart]:
+    """The fields of a multipart form, one after the other.
+
+    Raises:
+        ValueError: it is none, or breaks off.
+    """
+    if not request.content_type.startswith("multipart/"):
+        raise ValueError("its content type is not multipart/form-data")
+    async for part in await request.multipart():
+        if isinstance(part, BodyPartReader):  # a form within the form is nothing that is looked for
+            yield FormPart(part.name or "", part.filename, _chunks(part))
+
+
+async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
+    while chunk := await part.read_chunk(_CHUNK):
+        yield chunk
+
 
 async def _send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
     """Write the answer to the connection.
@@ -196,6 +232,8 @@ async def _send(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
     Raises:
         ConnectionError: the connection is gone.
     """
+    if answer.file is not None:
+        return await _send_file(request, answer, answer.file)
     response = web.Response(
         status=answer.status, body=answer.content, headers=answer.headers, content_type=answer.content_type
     )
@@ -209,11 +247,32 @@ async def _send_part(request: web.BaseRequest, answer: Answer) -> None:
     if answer.cut:
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
         response.content_type = answer.content_type
-        response.content_length = len(answer.content)
+        response.content_length = len(answer.content) if answer.file is None else answer.file.size
         await response.prepare(request)
-        await response.write(answer.content[: answer.cut])
+        if answer.file is None:
+            await response.write(answer.content[: answer.cut])
+        else:
+            await _copy(answer.file, answer.cut, response)
     if request.transport is not None:
         request.transport.close()
+
+
+async def _send_file(request: web.BaseRequest, answer: Answer, stored: StoredFile) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+    response.content_type = answer.content_type
+    response.content_length = stored.size
+    await response.prepare(request)
+    await _copy(stored, stored.size, response)
+    await response.write_eof()
+    return response
+
+
+async def _copy(stored: StoredFile, size: int, response: web.StreamResponse) -> None:
+    """Write so many bytes of a file as they are read: it may be larger than memory."""
+    with stored.path.open("rb") as file:
+        while chunk := file.read(min(size, _CHUNK)):
+            size -= len(chunk)
+            await response.write(chunk)
 
 
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:

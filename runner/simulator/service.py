@@ -9,11 +9,14 @@ from typing import Any
 from urllib.parse import unquote
 
 from runner.simulator.accounts import Account, Accounts
+from runner.simulator.batch_api import BatchApi, Incoming
+from runner.simulator.batch_output import LineAnswer
 from runner.simulator.decisions import read_decision
 from runner.simulator.draws import Draws, digest_of, label_of
 from runner.simulator.faults import FaultTable, latency_of
+from runner.simulator.files import StoredFile
 from runner.simulator.limits import retry_headers
-from runner.simulator.questions import Question, Refused, read_question
+from runner.simulator.questions import Question, Refused, question_in, read_question
 from runner.simulator.replies import CREATED, Reply, charge, compact_json, envelope, write_reply
 from runner.simulator.settings import BY_BODY, SimulatorSettings
 from runner.simulator.stats import NOTHING, Stats, Tokens
@@ -22,6 +25,8 @@ _APIS = {"/v1/chat/completions": "chat", "/v1/responses": "responses", "/v1/deci
 _HTML = b"<!doctype html><html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 # The kinds of fault after which a client still holds an answer that it can use and has paid for.
 _STILL_ANSWERS = frozenset({None, "hang", "refusal", "no_usage"})
+# The kinds of fault that befall a connection: the requests of a batch have none of their own.
+_OF_CONNECTIONS = frozenset({"cut", "hang", "invalid_json", "html", "sse"})
 
 
 @dataclass(slots=True)
@@ -36,6 +41,7 @@ class Answer:
         digest: the body this answers, when it is an answer that a client can use, else None.
         tokens: what the answer is charged for.
         account: whose request it answers; None where that is not known.
+        file: what is sent in place of the content.
     """
 
     status: int
@@ -47,6 +53,7 @@ class Answer:
     digest: bytes | None = None
     tokens: Tokens = NOTHING
     account: Account | None = None
+    file: StoredFile | None = None
 
 
 class Service:
@@ -55,20 +62,36 @@ class Service:
     Args:
         settings: how it behaves.
         now: the time that limits go by, in seconds.
+        started_at: when the simulated time of batches starts, in seconds since 1970.
     """
 
-    def __init__(self, settings: SimulatorSettings, now: Callable[[], float]) -> None:
+    def __init__(self, settings: SimulatorSettings, now: Callable[[], float], started_at: float = CREATED) -> None:
         self._settings = settings
         self._now = now
         self._accounts = Accounts(settings, now)
         self._models = frozenset(settings.models)
         self._faults = FaultTable(settings.faults)
         self.stats = Stats(self._accounts.names)
+        self._batch_api = BatchApi(settings, now, started_at, self._answer_line, self._has_model)
 
     def reset(self) -> None:
-        """Forget what was seen: counters, attempts and the used quotas. Limits go on."""
+        """Forget what was seen: counters, attempts and the used quotas. Limits go on; files and batches stay."""
         self.stats.reset()
         self._accounts.reset()
+        self._batch_api.reset()
+
+    async def snapshot(self) -> dict[str, Any]:
+        """The counters as `GET /stats` shows them, all that is due of the batches done first."""
+        await self._batch_api.catch_up()
+        return self.last_snapshot()
+
+    def last_snapshot(self) -> dict[str, Any]:
+        """The counters, batches as they were when somebody last looked at them."""
+        return self.stats.snapshot() | self._batch_api.snapshot()
+
+    def close(self) -> None:
+        """Remove all files from the disk."""
+        self._batch_api.close()
 
     def began(self) -> None:
         """A request arrived."""
@@ -82,6 +105,8 @@ class Service:
             stats.accounts[answer.account.name].answered(answer.status, answer.tokens)
         if answer.digest is not None:
             stats.bodies.answered(answer.digest)
+        if answer.file is not None:
+            answer.file.downloads += 1
 
     def abandoned(self, answer: Answer | None) -> None:
         """The client went away before the answer was written."""
@@ -101,15 +126,39 @@ class Service:
         account = None
         try:
             account = self._accounts.whose(authorization)
-            if account.name is not None:
-                self.stats.accounts[account.name].requests += 1
-                account.admit(organization)
+            self._admit(account, organization)
             answer = self._route(method, path, body, account)
         except Refused as refused:
             digest = digest_of(self._settings.seed, body)
             answer = _json(refused.status, refused.envelope, _request_id(digest, -1))
         answer.account = account
         return answer
+
+    async def keep(self, asked: Incoming) -> Answer:
+        """Decide the answer to a request about files or batches."""
+        account = None
+        headers = _request_id(f"{asked.method} {asked.path}".encode(), self.stats.all.requests)
+        try:
+            account = self._accounts.whose(asked.authorization)
+            self._admit(account, asked.organization)
+            kept = await self._batch_api.answer(asked, account)
+        except Refused as refused:
+            answer = _json(refused.status, refused.envelope, headers)
+        else:
+            if kept.simulated_now is not None:
+                headers["x-simulated-now"] = f"{kept.simulated_now:.3f}"
+            if kept.file is None:
+                answer = _json(200, kept.value, headers)
+                answer.cut = 0 if kept.lost else None
+            else:
+                answer = Answer(200, b"", headers, "application/octet-stream", file=kept.file, cut=kept.cut)
+        answer.account = account
+        return answer
+
+    def _admit(self, account: Account, organization: str | None) -> None:
+        if account.name is not None:
+            self.stats.accounts[account.name].requests += 1
+            account.admit(organization)
 
     def _route(self, method: str, path: str, body: bytes, account: Account) -> Answer:
         if method == "POST" and path in _APIS:
@@ -136,18 +185,44 @@ class Service:
                 exceeded.limit,
                 {**limits.headers(), **retry_headers(exceeded.retry_after_s), **_request_id(digest, -1)},
             )
+        answer = self._respond(question, digest, account)
+        answer.headers |= limits.headers()
+        return answer
+
+    def _answer_line(self, api: str, fields: dict[str, Any], account: Account) -> LineAnswer:
+        """Answer a request of a batch: as if it came alone, but for the limits and for faults of the connection.
+
+        Args:
+            api: `chat` or `responses`.
+            fields: the request's body, parsed.
+        """
+        digest = digest_of(self._settings.seed, _as_sent(fields))
+        try:
+            question = question_in(api, fields, fields["model"])
+            account.check_quota()
+        except Refused as refused:
+            answer = _json(refused.status, refused.envelope, _request_id(digest, -1))
+        else:
+            answer = self._respond(question, digest, account, in_batch=True)
+        if answer.digest is not None:
+            self.stats.bodies.answered(answer.digest)
+        return LineAnswer(answer.status, answer.headers["x-request-id"], answer.content, answer.tokens)
+
+    def _respond(self, question: Question, digest: bytes, account: Account, *, in_batch: bool = False) -> Answer:
+        """Answer what passed all checks: the next draw of this body says how."""
+        settings = self._settings
         tally = self.stats.bodies.tally(digest)
         attempt = tally.attempts
         draws = Draws(digest, f"attempt{attempt}")
         fault = self._faults.draw(draws)
         delay_s = latency_of(settings.latency_s, draws)
         enough = settings.max_faults_per_body is not None and tally.faults >= settings.max_faults_per_body
-        if enough or (fault == "invalid_reply" and question.form == "text"):
+        if enough or (fault == "invalid_reply" and question.form == "text") or (in_batch and fault in _OF_CONNECTIONS):
             fault = None
         if self._faults.permanent(digest):
             fault = "bad_request"
         self.stats.bodies.attempted(digest, faulted=fault is not None and fault not in BY_BODY)
-        headers = {**limits.headers(), **_request_id(digest, attempt)}
+        headers = _request_id(digest, attempt)
         headers["openai-processing-ms"] = str(round(delay_s * 1000))
         try:
             answer = self._faulty(question, digest, attempt, fault, draws)
@@ -197,8 +272,11 @@ class Service:
             answer.digest = digest if fault in _STILL_ANSWERS else None
         return answer
 
+    def _has_model(self, name: str) -> bool:
+        return not self._models or name in self._models
+
     def _check_model(self, name: str) -> None:
-        if self._models and name not in self._models:
+        if not self._has_model(name):
             raise Refused(
                 404,
                 f"The model `{name}` does not exist or you do not have access to it.",
@@ -208,6 +286,14 @@ class Service:
 
     def _model_names(self) -> list[str]:
         return list(self._settings.models) or ["gpt-6-luna"]
+
+
+def _as_sent(fields: dict[str, Any]) -> bytes:
+    """The bytes that the SDK sends for a body: so it is the same body in a batch and alone, however it is spaced."""
+    try:
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # a lone surrogate has no UTF-8, but JSON can spell it
+        return compact_json(fields).encode()
 
 
 def _json(status: int, value: Any, headers: dict[str, str] | None = None) -> Answer:

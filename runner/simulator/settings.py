@@ -111,6 +111,93 @@ def _number_or_distribution(latency: object) -> str:
     return "distribution" if isinstance(latency, Mapping | Latency) else "number"
 
 
+class BatchFaults(Section):
+    """How often a batch or a request about one goes wrong, as probabilities. Each is drawn on its own.
+
+    Attributes:
+        expire: the batch expires with a part of its requests done: see `expire_share`.
+        fail_tokens: the batch fails with `token_limit_exceeded`, although no limit was exceeded.
+        lose_create_answer: the batch is created, then the connection is cut without an answer.
+        truncate_download: the first download of its output file breaks off half-way.
+        duplicate_lines: one line of its output is there twice.
+        unknown_lines: its output has a line with a `custom_id` that nobody sent.
+        missing_lines: one request has a line in neither file.
+        unavailable: a request about files or batches gets 503, and has no effect.
+    """
+
+    expire: Probability = 0
+    fail_tokens: Probability = 0
+    lose_create_answer: Probability = 0
+    truncate_download: Probability = 0
+    duplicate_lines: Probability = 0
+    unknown_lines: Probability = 0
+    missing_lines: Probability = 0
+    unavailable: Probability = 0
+
+
+class BatchScript(Section):
+    """What one batch does; what is left out is drawn as for any other.
+
+    Attributes:
+        duration_s: simulated seconds in progress.
+        expire_at: it expires with this share of its requests done.
+        fail: it fails with this code.
+        only_errors: every request is answered with this status.
+        truncate_download: so many downloads of its output file (of its error file, where that is the only one) break
+            off half-way.
+        duplicate_lines: so many lines of its output are there twice.
+        unknown_lines: its output has so many lines with a `custom_id` that nobody sent.
+        missing_lines: so many requests have a line in neither file, though they were executed.
+        lose_create_answer: it is created, then the connection is cut without an answer.
+    """
+
+    duration_s: Seconds | None = None
+    expire_at: Probability | None = None
+    fail: str | None = Field(default=None, min_length=1)
+    only_errors: int | None = Field(default=None, ge=400, le=599)
+    truncate_download: int | None = Field(default=None, ge=0)
+    duplicate_lines: int | None = Field(default=None, ge=0)
+    unknown_lines: int | None = Field(default=None, ge=0)
+    missing_lines: int | None = Field(default=None, ge=0)
+    lose_create_answer: bool | None = None
+
+
+class BatchSettings(Section):
+    """How files and batches behave. All seconds are simulated ones.
+
+    Attributes:
+        speed: how many simulated seconds pass in a real one, from the wall clock's time at the start on.
+        validating_s: seconds until a batch was validated.
+        duration_s: seconds in progress, fixed or as a distribution that is drawn from for each batch.
+        finalizing_s: seconds that the results take to be written.
+        cancelling_s: seconds from cancelling to cancelled.
+        window_s: seconds from its creation to its expiry, if a batch has not finished.
+        expire_share: the share of the requests that is done in batches that the fault `expire` meets; None: drawn.
+        max_file_bytes: a larger upload gets 413.
+        max_requests: a batch of more fails with `too_many_tasks`.
+        enqueued_tokens: the most input tokens in all unfinished batches of one account and model; a batch that would
+            exceed it fails with `token_limit_exceeded`. None for no limit.
+        faults: how often batches go wrong.
+        script: what the first batches do, in the order of their creation.
+    """
+
+    speed: float = Field(default=3600, gt=0)
+    validating_s: Seconds = 60
+    duration_s: Annotated[
+        Annotated[Seconds, Tag("number")] | Annotated[Latency, Tag("distribution")],
+        Discriminator(_number_or_distribution),
+    ] = Latency(median=3600, p95=7200)
+    finalizing_s: Seconds = 60
+    cancelling_s: Seconds = 60
+    window_s: float = Field(default=86400, gt=0)
+    expire_share: Probability | None = 0.5
+    max_file_bytes: int = Field(default=200_000_000, ge=1)
+    max_requests: int = Field(default=50_000, ge=1)
+    enqueued_tokens: int | None = Field(default=None, ge=1)
+    faults: BatchFaults = BatchFaults()
+    script: list[BatchScript] = Field(default_factory=list)
+
+
 class SimulatorSettings(Section):
     """Everything that can be set about the simulator. The same settings and requests give the same answers.
 
@@ -130,6 +217,7 @@ class SimulatorSettings(Section):
             alone decides; None: no end.
         cached_share: the share of the input tokens that usage says were read from the cache.
         cache_write_share: the share that usage says were written to it; with `cached_share` at most 1.
+        batches: how files and batches behave.
     """
 
     seed: int = 0
@@ -149,6 +237,7 @@ class SimulatorSettings(Section):
     max_faults_per_body: int | None = Field(default=None, ge=0)
     cached_share: Probability = 0
     cache_write_share: Probability = Field(default=0, validate_default=True)
+    batches: BatchSettings = BatchSettings()
 
     @field_validator("accounts")
     @classmethod

@@ -24,6 +24,15 @@ class Tokens(NamedTuple):
     cached: int = 0
     cache_write: int = 0
 
+    def plus(self, other: Tokens) -> Tokens:
+        """Both together."""
+        return Tokens(
+            self.input + other.input,
+            self.output + other.output,
+            self.cached + other.cached,
+            self.cache_write + other.cache_write,
+        )
+
 
 NOTHING = Tokens()
 

@@ -35,6 +35,9 @@ class Requests(Protocol):
     def next_item(self) -> Item | None:
         """Return the next row as it is, for a strategy whose requests are built elsewhere; raises StopIteration."""
 
+    def build(self, item: Item) -> Request | None:
+        """Return a row as a request; None: it cannot be made into one, and has its result."""
+
 
 class Calls(Protocol):
     """What requests are sent with. Every call waits for the limits, tries again, and returns a `Result`.
@@ -47,6 +50,9 @@ class Calls(Protocol):
 
     def blocking(self) -> AbstractContextManager[SendNow]:
         """A call for threads, which returns when the answer is there. To be entered on the event loop."""
+
+    def batches(self, emit: Emit, *, keep_files: bool) -> AbstractAsyncContextManager[Any]:
+        """What a strategy needs that carries requests out in batches: an `Office`."""
 
 
 class Strategy(Protocol):
@@ -88,7 +94,7 @@ _OWN = {
     AUTO: "runner.strategies.auto:AutoStrategy",
 }
 OWN = tuple(_OWN)
-LIVE = tuple(name for name in OWN if name not in (BATCH, AUTO))
+TIMED = tuple(name for name in OWN if name not in (BATCH, AUTO))
 """Those that send requests one by one, and so can be timed."""
 
 

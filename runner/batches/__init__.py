@@ -1,0 +1,1 @@
+"""What the strategy `batch_api` is made of: packing rows into files, the ledger, submitting, and collecting answers."""

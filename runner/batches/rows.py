@@ -1,0 +1,128 @@
+"""Rows that are in a batch, or wait for one: the items, with what earlier attempts took, one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.records import Item, Request, Result
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # ASCII only: any text survives, lone surrogates too
+_NAMED = re.compile(rb'\{"index":(\d+),"fingerprint":"([0-9a-f]+)"')
+_ITEM = ("index", "id", "fields", "file", "line", "model")
+_SUMS = (
+    "attempts", "input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens", "cost_usd",
+    "saved_usd",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Pending:
+    """A row on its way through batches.
+
+    Attributes:
+        result: what is known of its outcome so far; what earlier attempts took is in it.
+        input_tokens: estimate of the input, in tokens.
+        transient: attempts that failed without saying anything about the row.
+        invalid: answers that did not fit.
+    """
+
+    result: Result
+    input_tokens: int
+    transient: int = 0
+    invalid: int = 0
+
+    @classmethod
+    def of(cls, request: Request) -> Pending:
+        """Return a row that was never sent."""
+        return cls(Result(request.item, fingerprint=request.fingerprint), request.input_tokens)
+
+    @property
+    def item(self) -> Item:
+        return self.result.item
+
+    @property
+    def custom_id(self) -> str:
+        """What the server calls its request: no other of the batch has it."""
+        return f"{self.result.fingerprint}-{self.result.item.index}"
+
+    def line(self) -> bytes:
+        """Return it as a line of a file."""
+        result = self.result
+        row: dict[str, Any] = {"index": result.item.index, "fingerprint": result.fingerprint}
+        row |= {name: getattr(result.item, name) for name in _ITEM}
+        row["tokens"] = self.input_tokens
+        if result.attempts:
+            row["transient"], row["invalid"] = self.transient, self.invalid
+            row |= {name: value for name in _SUMS if (value := getattr(result, name)) is not None}
+        return _encode(row).encode("ascii") + b"\n"
+
+
+def parse(line: bytes) -> Pending:
+    """Return what `Pending.line` wrote."""
+    row = json.loads(line)
+    result = Result(Item(**{name: row[name] for name in _ITEM}), fingerprint=row["fingerprint"])
+    for name in _SUMS:
+        if name in row:
+            setattr(result, name, row[name])
+    return Pending(result, row["tokens"], row.get("transient", 0), row.get("invalid", 0))
+
+
+def add(result: Result, before: Result) -> None:
+    """Add what earlier attempts of a row took to its result."""
+    for name in _SUMS:
+        more = getattr(before, name)
+        if more is not None:
+            setattr(result, name, (getattr(result, name) or 0) + more)
+
+
+def read(path: Path) -> Iterator[Pending]:
+    """Yield the rows of a file in order."""
+    with open(path, "rb") as file:
+        for line in file:
+            yield parse(line)
+
+
+class RowIndex:
+    """The rows of one batch, to be found by their `custom_id`, each once. Use it as a context manager.
+
+    A batch has at most 50,000 rows, so where they stand fits into memory; what they hold stays on disk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._places: dict[str, tuple[int, int]] = {}
+        offset = 0
+        with open(path, "rb") as file:
+            for line in file:
+                named = _NAMED.match(line)
+                assert named is not None
+                self._places[f"{named[2].decode()}-{int(named[1])}"] = (offset, len(line))
+                offset += len(line)
+        self._file = os.open(path, os.O_RDONLY)
+
+    def __enter__(self) -> RowIndex:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self._file)
+
+    def __len__(self) -> int:
+        """How many have not been taken."""
+        return len(self._places)
+
+    def take(self, custom_id: str) -> Pending | None:
+        """Return a row; None: the batch has none of that name, or it was taken already."""
+        place = self._places.pop(custom_id, None)
+        return None if place is None else parse(os.pread(self._file, place[1], place[0]))
+
+    def rest(self) -> Iterator[Pending]:
+        """Yield the rows that nobody took, in order."""
+        for custom_id in list(self._places):
+            row = self.take(custom_id)
+            assert row is not None
+            yield row
