@@ -8,15 +8,22 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from runner import open_files, parts, runs, strategies
 from runner.atomic import write_text
+from runner.batches import ledger
+from runner.batches.desk import look_up
+from runner.batches.ledger import Entry
+from runner.batches.office import WAIT, Errand
 from runner.choice import settle
 from runner.clock import Clock, SystemClock
+from runner.connect import connected
 from runner.dataset.fingerprint import FileStamp, unchanged
 from runner.dataset.survey import Survey
 from runner.errors import InputError, SpecError
+from runner.event_loop import run_loop
 from runner.execution import Execution, Outcome, finished_code
 from runner.load import Job, load_job
 from runner.lock import locked
@@ -31,15 +38,22 @@ from runner.stop import Stop
 from runner.store import disk_error
 
 SNAPSHOT = "job.yaml"
+EMBEDDED = "the embedded simulator"
 
 
 def start(
-    job: Job, *, outputs: Path | None = None, console: Console | None = None, stop: Stop | None = None
+    job: Job,
+    *,
+    outputs: Path | None = None,
+    console: Console | None = None,
+    stop: Stop | None = None,
+    errand: Errand = WAIT,
 ) -> Outcome:
     """Run a job from its first row.
 
     Args:
         outputs: where run folders go; default: `outputs/` in the project root.
+        errand: what to do about batches, where the strategy makes some.
         stop: for who wants to end the run from outside.
 
     Raises:
@@ -72,7 +86,7 @@ def start(
                 shutil.rmtree(folder, ignore_errors=True)  # without its record it is no run
                 raise
             with _writing(folder):
-                return Execution(plan, output, manifest, folder, console, clock, stop or Stop()).run()
+                return Execution(plan, output, manifest, folder, console, clock, stop or Stop(), errand=errand).run()
 
 
 def resume(
@@ -82,8 +96,12 @@ def resume(
     retry: bool = False,
     console: Console | None = None,
     stop: Stop | None = None,
+    errand: Errand = WAIT,
 ) -> Outcome:
     """Continue a run, or (with `retry`) send its failed rows again.
+
+    Args:
+        errand: what to do about the run's batches.
 
     Raises:
         SpecError, InputError: job or input changed since, or there is nothing to do.
@@ -108,7 +126,46 @@ def resume(
         manifest.overrides.update(overrides)
         manifest.spec["evaluate"] = as_run(job)["evaluate"]  # what the answers are held against may change
         output = Output(manifest.schema, manifest.copied_columns, job.spec.models, manifest.layout)
-        return Execution(plan, output, manifest, folder, console or Console(), clock, stop or Stop(), retry=retry).run()
+        return Execution(
+            plan, output, manifest, folder, console or Console(), clock, stop or Stop(), retry=retry, errand=errand
+        ).run()
+
+
+def batches(folder: Path) -> list[Entry]:
+    """Return the batches of a run as they are now: those that are still open are asked after.
+
+    Raises:
+        SpecError: the job cannot be loaded any more.
+        FatalError: the server refuses, or the ledger is damaged.
+    """
+    entries = list(ledger.read(folder))
+    asked = [entry for entry in entries if entry.state in ("submitted", "ended")]
+    manifest = Manifest.load(folder)
+    if not asked or any(each["base_url"] == EMBEDDED for each in manifest.endpoints):
+        return entries
+    with connected(_same_job(manifest, folder, manifest.overrides)) as connections:
+        run_loop(partial(look_up, asked, connections))
+    return entries
+
+
+def refuse_to_detach(job: Job) -> None:
+    """Refuse to leave batches alone where nobody would carry them out.
+
+    Raises:
+        SpecError: the strategy makes no batches, or the server ends with the run.
+    """
+    if job.spec.strategy_name != "batch_api":
+        raise SpecError("--detach is for the Batch API", hint="add `--strategy batch_api`")
+    if job.rehearsal:
+        raise SpecError(
+            "a rehearsal cannot be left alone: its simulator ends with it",
+            hint="start `runner simulate` in another terminal, and name it in configs/endpoints.yaml",
+        )
+
+
+def is_detached(folder: Path) -> bool:
+    """Whether a run was left alone while its batches are being carried out."""
+    return Manifest.load(folder).status == "waiting"
 
 
 def _to_continue(folder: Path, retry: bool) -> tuple[Manifest, bool] | Outcome:
@@ -217,9 +274,7 @@ def _new_manifest(job: Job, folder: Path, found: Survey, output: Output) -> Mani
         columns={field.name: str(field.type) for field in columns},
         arrow_schema=encode_schema(output.schema),
         copied_columns=list(output.copied),
-        endpoints=[
-            {"name": endpoint.name, "base_url": endpoint.base_url or "the embedded simulator"} for endpoint in job.pool
-        ],
+        endpoints=[{"name": endpoint.name, "base_url": endpoint.base_url or EMBEDDED} for endpoint in job.pool],
         versions=versions(),
     )
 

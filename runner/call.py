@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from runner.client import Client
 from runner.clock import Clock
 from runner.dialects import Dialect, understand
 from runner.errors import (
+    NO_CAPACITY,
     CallError,
     DeadlineExceeded,
     FatalError,
@@ -22,6 +24,7 @@ from runner.errors import (
     RunnerError,
     TransientError,
 )
+from runner.flex import Flex
 from runner.gate import Need
 from runner.prices import Tariff
 from runner.records import Completion, Request, Result, Usage
@@ -77,6 +80,7 @@ class Call:
         tariffs: for each of the job's models.
         estimates: what requests count against the limits, for each of the job's models; shared by all calls of a run,
             because they learn.
+        flex: how the flex tier is found, where the requests ask for it.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Call:
         clock: Clock,
         *,
         estimates: Sequence[Estimate],
+        flex: Flex | None = None,
     ) -> None:
         self._destinations = destinations
         self._permits = permits
@@ -103,6 +108,12 @@ class Call:
         self._tally = tally
         self._clock = clock
         self._estimates = estimates
+        self._timeout_s = min(policy.timeout_s, policy.deadline_s)
+        self._flex = flex
+        self._at_standard = self
+        if flex is not None:
+            self._at_standard = copy(self)  # the same in everything else
+            self._at_standard._flex = None
 
     async def __call__(self, request: Request) -> Result:
         """Return the outcome of `request`.
@@ -114,7 +125,7 @@ class Call:
         result = Result(request.item, queued_at=clock.now_us(), fingerprint=request.fingerprint)
         began = clock.steady_s()
         try:
-            await self._attempt(request, result, self._policy.timeout_s)
+            await self._attempt(request, result, self._timeout_s)
         except (TransientError, InvalidReply) as error:
             await self._retry(request, result, error)
         except PermanentError as error:
@@ -127,27 +138,46 @@ class Call:
         return result
 
     async def _retry(self, request: Request, result: Result, first: CallError) -> None:
-        spent_s = result.latency_s or 0.0
+        call, last = self, first
+        spent_s = room_s = 0.0
+
+        def spend(seconds: float) -> None:
+            """Count time: as waiting for room where there was none, else against the row's deadline."""
+            nonlocal spent_s, room_s
+            if last.no_room:
+                room_s += seconds
+            else:
+                spent_s += seconds
 
         async def attempt() -> None:
-            nonlocal spent_s
+            nonlocal last
             remaining_s = self._policy.deadline_s - spent_s
             try:
-                await self._attempt(request, result, min(self._policy.timeout_s, remaining_s))
+                await call._attempt(request, result, min(self._timeout_s, remaining_s))
+            except CallError as error:
+                last = error
+                raise
             finally:
-                spent_s += result.latency_s or 0.0
+                spend(result.latency_s or 0.0)
 
         async def sleep(seconds: float) -> None:
-            nonlocal spent_s
+            nonlocal call, request
             began = self._clock.steady_s()
-            self._tally.backs_off(1)
+            if self._flex is not None and last.no_room:
+                left_s = self._flex.left_s(room_s, began)
+                if left_s <= seconds:
+                    seconds = max(0.0, left_s)
+                    call, request = self._at_standard, self._flex.at_standard(request)
+            self._tally.backs_off(1, no_room=last.no_room)
             try:
                 await self._stop.sleep(seconds)
             finally:
-                self._tally.backs_off(-1)
+                self._tally.backs_off(-1, no_room=last.no_room)
                 waited = self._clock.steady_s() - began
                 result.backoff_s += waited
-                spent_s += waited
+                spend(waited)
+
+        spend(result.latency_s or 0.0)
 
         retries = RowRetries(self._policy, lambda: spent_s)
         try:
@@ -173,6 +203,8 @@ class Call:
                 break
             except FatalError as error:
                 await self._permits.leave(endpoint, error)
+        if self._flex is not None:
+            self._flex.answered(self._clock.steady_s() - (result.latency_s or 0.0))
         result.answer = accept(self._answer, completion)
         result.status = "ok"
 
@@ -231,16 +263,23 @@ class Call:
             FatalError: it asks for a longer wait than a row may take; the row did not fail, and is sent elsewhere or
                 in the next session.
         """
+        flex, several = self._flex, len(self._destinations) > 1
         asked_s = error.retry_after_s
+        if flex is not None and error.kind == NO_CAPACITY:
+            error.no_room = True
+            flex.refused(self._clock.steady_s())
+            if flex.falls_back:  # what goes to the standard tier has no reason to wait
+                error.retry_after_s = None if several else asked_s
+                return
         if asked_s is None:
             return
-        if asked_s > self._policy.deadline_s:
+        if asked_s > self._policy.deadline_s and not error.no_room:
             raise FatalError(
                 f"the server asks to wait {asked_s:.0f} s, longer than a row may take: {error.message}",
                 kind="server_pause",
                 hint="resume the run after that time, or raise `retry.deadline_s`",
             ) from error
-        if len(self._destinations) > 1:
+        if several:
             self._permits.pause(endpoint, asked_s)
             error.retry_after_s = 0.0  # another endpoint may have room
         elif error.rate_limited:

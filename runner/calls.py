@@ -19,6 +19,7 @@ from runner.call import Call, Destination, Estimate, Interrupter, Permits
 from runner.client import Client
 from runner.clock import Clock
 from runner.dataset.fingerprint import FileStamp
+from runner.flex import Flex
 from runner.gate import Gate, Lane
 from runner.limits import Limiter
 from runner.load import Job
@@ -135,10 +136,6 @@ class Calls:
         """
         home, plan, pool = self._home, self._plan, self._plan.job.pool
         assert home is not None, "worker processes have no batches"
-        haste = home.errand.haste
-        for endpoint in pool:
-            if endpoint.simulator is not None:
-                haste = endpoint.simulator.batches.speed
         ledger = Ledger(home.folder)
         reader = Reader(plan.dialect, plan.answer, plan.tariffs, plan.job.spec.retry, self._estimates)
         async with AsyncExitStack() as opened:
@@ -152,12 +149,12 @@ class Calls:
                 for connection, endpoint, limits in zip(self._connections, pool, plan.job.endpoint_limits, strict=True)
             ]
             url = f"/v1{plan.dialect.path}"
-            desk = Desk(ledger, endpoints, url, home.about, self.stop, home.warn, haste=haste, keep_files=keep_files)
+            desk = Desk(ledger, endpoints, url, home.about, self.stop, home.warn, keep_files=keep_files)
             yield Office(
                 home, desk, Collector(ledger, reader, emit, home.kept, self._clock, home.warn),
                 {connection.name: self._row_error(connection) for connection in self._connections},
                 self._estimates, self._batch_bounds(), self.gate.budget, plan.job.limits, self.tally, self.stop,
-                self._clock, haste,
+                self._clock,
             )  # fmt: skip
 
     def _row_error(self, connection: Connection) -> RowError:
@@ -178,7 +175,7 @@ class Calls:
         ]
         return Call(
             destinations, permits, plan.dialect, plan.answer, plan.tariffs, plan.job.spec.retry, stop, self.tally,
-            self._clock, estimates=self._estimates,
+            self._clock, estimates=self._estimates, flex=_flex(plan),
         )  # fmt: skip
 
     def recipe(self) -> bytes:
@@ -187,6 +184,14 @@ class Calls:
         metered = limits.requests_per_minute is not None or limits.tokens_per_minute is not None or self.gate.counts
         urls = [connection.base_url for connection in self._connections]
         return pickle.dumps(Recipe(self._plan.job, urls, metered, self.gate.counts, self._rows, self._stamps))
+
+
+def _flex(plan: Plan) -> Flex | None:
+    """Return the flex tier, where the job asks for it."""
+    fallback = plan.job.spec.retry.flex_fallback
+    if not plan.job.spec.asks_flex:
+        return None
+    return Flex(None if fallback is None else fallback.after_s, plan.builder.at_standard)
 
 
 def _bounds(plan: Plan) -> list[Callable[[int, int], Amount] | None]:

@@ -97,8 +97,12 @@ class Choice:
             strategy = BATCH_STRATEGY
         elif self.way == HYBRID:
             strategy = {"name": BATCH_STRATEGY, "deadline": str(self.deadline), "finish_with": "asyncio"}
-        tier = {"parameters.service_tier": FLEX} if self.way == FLEX else {}
-        return {"strategy": json.dumps(strategy), **tier}
+        overrides = {"strategy": json.dumps(strategy)}
+        if self.way == FLEX:
+            overrides["parameters.service_tier"] = FLEX
+            if self.deadline is not None:  # it would wait for room as long as it takes
+                overrides["retry.flex_fallback"] = STANDARD
+        return overrides
 
     def as_json(self) -> dict[str, Any]:
         ways = [{**way.__dict__, "done": way.done} for way in self.ways]
@@ -161,7 +165,7 @@ def choice_for(plan: Plan, load: Workload, now_us: int) -> Choice:
         SpecErrors: the job asks for `auto`, and chooses a service tier.
     """
     job = plan.job
-    if job.spec.strategy_name == AUTO and tier_of(job.spec.parameters.get("service_tier")) != STANDARD:
+    if job.spec.strategy_name == AUTO and job.spec.parameters.get("service_tier") is not None:
         message = "`parameters.service_tier` and `strategy: auto` exclude each other"
         hint = "leave it out: `auto` chooses the tier; or name a strategy, such as `asyncio`"
         raise SpecErrors([job.source.problem(("parameters", "service_tier"), message, hint)])

@@ -59,7 +59,9 @@ _set = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the job file: limits.concurrency=8."
 )
 _strategy = click.option(
-    "--strategy", metavar="NAME", help="Carry the requests out this way: sequential, threads, to_thread, processes …"
+    "--strategy",
+    metavar="NAME",
+    help="How to carry the requests out: asyncio, threads, processes, batch_api …",
 )
 _shown = _options(
     click.option("--quiet", "-q", is_flag=True, help="Show nothing but errors."),
@@ -83,6 +85,7 @@ _run_argument = click.argument("run", required=False)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take only the first N rows.")
 @click.option("--rehearse", is_flag=True, help="Send to the embedded simulator: no key, no cost, no real answers.")
 @click.option("--dry-run", is_flag=True, help="Show rows, first request, tokens, cost and time; send nothing.")
+@click.option("--detach", is_flag=True, help="Batch API: submit, and come back later with `runner resume`.")
 @_outputs
 @_shown
 def run(
@@ -93,6 +96,7 @@ def run(
     limit: int | None,
     rehearse: bool,
     dry_run: bool,
+    detach: bool,
     outputs: Path | None,
     quiet: bool,
     as_json: bool,
@@ -108,11 +112,15 @@ def run(
         say(json.dumps(shown.as_json(), indent=2, ensure_ascii=False) if as_json else shown.text())
         return Exit.OK
     from runner import app
+    from runner.batches.office import Errand
     from runner.load import load_job
 
     loaded = load_job(job, overrides=overrides, environ=os.environ)
-    outcome = app.start(loaded, outputs=outputs, console=_console(quiet, as_json))
-    return _show_outcome(outcome, quiet, as_json)
+    if detach:
+        app.refuse_to_detach(loaded)
+    outcome = app.start(loaded, outputs=outputs, console=_console(quiet, as_json), errand=Errand(wait=not detach))
+    code = _show_outcome(outcome, quiet, as_json)
+    return Exit.OK if detach and outcome.manifest.status == "waiting" else code
 
 
 @cli.command()
@@ -132,19 +140,34 @@ def plan(job: Path, settings: tuple[str, ...], as_json: bool) -> int:
 @_run_argument
 @_set
 @_strategy
+@click.option(
+    "--wait/--no-wait",
+    default=None,
+    help="Batch API: wait until all batches have ended, or look once and leave. Default: as the run was begun.",
+)
 @_outputs
 @_shown
 def resume(
-    run: str | None, settings: tuple[str, ...], strategy: str | None, outputs: Path | None, quiet: bool, as_json: bool
+    run: str | None,
+    settings: tuple[str, ...],
+    strategy: str | None,
+    wait: bool | None,
+    outputs: Path | None,
+    quiet: bool,
+    as_json: bool,
 ) -> int:
     """Continue a RUN that stopped: only rows without a result are sent.
 
     RUN is a run's folder, or a job's name, file or folder (its newest run); default: the newest run of all.
     """
     from runner import app
+    from runner.batches.office import Errand
 
     folder = _find(run, outputs)
-    outcome = app.resume(folder, _overrides(settings, strategy), console=_console(quiet, as_json))
+    if wait is None:
+        wait = not app.is_detached(folder)
+    console = _console(quiet, as_json)
+    outcome = app.resume(folder, _overrides(settings, strategy), console=console, errand=Errand(wait=wait))
     return _show_outcome(outcome, quiet, as_json)
 
 
@@ -241,6 +264,28 @@ def _confirm(cost: str) -> bool:
     if not sys.stdin.isatty():
         raise SpecError(f"nobody is here to confirm that {cost}", hint="add `--yes`, or `--rehearse` for no cost")
     return click.confirm(f"{cost}. Send them?", err=True)
+
+
+@cli.command()
+@_run_argument
+@click.option("--cancel", is_flag=True, help="Cancel those that have not ended, and collect what they finished.")
+@_outputs
+@_shown
+def batches(run: str | None, cancel: bool, outputs: Path | None, quiet: bool, as_json: bool) -> int:
+    """List the batches of a RUN at the Batch API, or cancel them."""
+    from runner import app
+    from runner.batches import listing
+    from runner.batches.office import Errand
+    from runner.clock import SystemClock
+
+    folder = _find(run, outputs)
+    if cancel:
+        outcome = app.resume(folder, {}, console=_console(quiet, as_json), errand=Errand(cancel=True))
+        code = _show_outcome(outcome, quiet, as_json)
+        return Exit.OK if outcome.stopped_by is None and not outcome.open_batches else code
+    entries = app.batches(folder)
+    say(listing.as_json(entries) if as_json else listing.table(entries, SystemClock().now_us()))
+    return Exit.OK
 
 
 @cli.command()

@@ -15,10 +15,11 @@ from runner.choice import BATCH, HYBRID, Choice, cost_usd, settle, way_of
 from runner.clock import SystemClock
 from runner.load import load_job
 from runner.plan import make_plan
-from runner.prices import STANDARD
+from runner.prices import STANDARD, Tariff
 from runner.progress import duration
 from runner.runs import OUTPUTS
 from runner.savings import Savings, look_for_savings
+from runner.sections import RetrySpec
 from runner.traits import ending
 from runner.workload import Workload
 
@@ -169,7 +170,11 @@ def dry_run(
         next((load for load in loads if not load.complete), loads[0]).range_in_words(plan.tariffs[0]),
         None if tier in (BATCH, HYBRID) else _sum(finish_s),
         tuple(_savings(savings, job.spec.reuse, job.spec.dedupe)),
-        (*(end for end in ends if end), *_too_small(job.spec.budget, _sum(low), sum(input_low) + sum(least))),
+        (
+            *(end for end in ends if end),
+            *_fallback(job.spec.retry, loads, plan.tariffs),
+            *_too_small(job.spec.budget, _sum(low), sum(input_low) + sum(least)),
+        ),
         tier,
         auto,
     )
@@ -184,6 +189,14 @@ def _savings(savings: Sequence[Savings], reuse: bool, dedupe: bool) -> Iterator[
     if identical := sum(of_model.identical for of_model in savings):
         costs = "they cost nothing" if dedupe else "with `dedupe: true` they would cost nothing"
         yield f"{identical:,} {of_all} are the same as another one: {costs}"
+
+
+def _fallback(retry: RetrySpec, loads: Sequence[Workload], tariffs: Sequence[Tariff]) -> Iterator[str]:
+    """Yield what it would cost if flex had no room for any row."""
+    if retry.flex_fallback is not None:
+        most = _sum([load.cost_usd(of)[1] for load, of in zip(loads, tariffs, strict=True)])
+        at_most = "" if most is None else f": at most about ${most:,.4f}"
+        yield f"rows that flex has no room for cost the standard price{at_most} for all of them"
 
 
 def _too_small(caps: Caps, least_usd: float | None, fewest_tokens: int) -> Iterator[str]:

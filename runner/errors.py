@@ -95,12 +95,21 @@ class FatalError(RunnerError):
         self.kind = kind
 
 
+NO_CAPACITY = "no_capacity"
+"""The kind of a 429 that says nothing of limits: the service tier that was asked for is full."""
+
+
 class CallError(RunnerError):
     """One request failed.
 
     Args:
         kind: a short machine-readable word; it becomes the row's ``_error_type``.
+
+    Attributes:
+        no_room: the request can but wait, because it asked for flex, which is full; this is no failure of the row.
     """
+
+    no_room = False
 
     def __init__(self, message: str, *, kind: str) -> None:
         super().__init__(message)

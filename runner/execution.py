@@ -46,6 +46,7 @@ class Outcome:
     Attributes:
         stopped_by: why it ended early; None when it finished or was interrupted.
         idle: there was nothing to do.
+        open_batches: how many batches of the run have not been collected.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Outcome:
     exit_code: Exit
     stopped_by: RunnerError | None = None
     idle: bool = False
+    open_batches: int = 0
 
 
 class Execution:
@@ -87,7 +89,7 @@ class Execution:
         self._stopped_by: RunnerError | None = None
         self._interrupted = False
         self._complete = False
-        self._batches_out = False
+        self._open_batches = 0
 
     def run(self) -> Outcome:
         """Work, and write down how it went, whatever happens."""
@@ -146,7 +148,7 @@ class Execution:
             done = store.found + tally.done
             self._complete = not stop.requested if self._retry else done >= self._manifest.results
             self._complete = self._complete and store.failure is None
-            self._batches_out = ledger.has_open(self._folder)
+            self._open_batches = sum(entry.open for entry in ledger.read(self._folder))
             self._stopped_by = store.failure or stop.reason
             self._interrupted = stop.requested and self._stopped_by is None
         finally:
@@ -224,7 +226,7 @@ class Execution:
         elif self._interrupted:
             manifest.status = self._session.ended = "interrupted"
         elif self._stopped_by is None:
-            manifest.status = self._session.ended = "waiting" if self._batches_out else "stopped"
+            manifest.status = self._session.ended = "waiting" if self._open_batches else "stopped"
         else:
             manifest.status = "stopped"
             reason = self._stopped_by
@@ -235,7 +237,8 @@ class Execution:
         with suppress(OSError):  # on a full disk the rows matter; the summary can be made again
             manifest.save(self._folder)
             _illustrate(manifest, self._folder)
-        return Outcome(self._folder, manifest, self._exit_code(), None if self._complete else self._stopped_by)
+        stopped_by = None if self._complete else self._stopped_by
+        return Outcome(self._folder, manifest, self._exit_code(), stopped_by, open_batches=self._open_batches)
 
     def _exit_code(self) -> Exit:
         if self._interrupted and not self._complete:

@@ -74,8 +74,10 @@ class Job:
         """Return a simulator under the name of an endpoint, which enforces its limits."""
         limits = endpoint.limits
         settings = self.endpoints[SIMULATOR].simulator or SimulatorSettings()
+        enqueued = limits.enqueued_tokens or settings.batches.enqueued_tokens
         settings = settings.model_copy(
             update={
+                "batches": settings.batches.model_copy(update={"enqueued_tokens": enqueued}),
                 "requests_per_minute": limits.requests_per_minute and math.ceil(limits.requests_per_minute),
                 "tokens_per_minute": limits.tokens_per_minute and math.ceil(limits.tokens_per_minute),
             }

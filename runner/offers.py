@@ -231,7 +231,7 @@ def _remarks(plan: Plan, load: Workload, offers: list[Offer], auto: Choice) -> I
             f"done in time is sent live, at the standard price. Its deadline must be {away} away or more."
         )
     if any(offer.tier == FLEX for offer in offers):
-        yield "flex is set with `parameters: {service_tier: flex}`; raise `retry.timeout_s` to 900 with it."
+        yield "flex is set with `parameters: {service_tier: flex}`; `retry.flex_fallback` bounds its waits."
     api: str = job.spec.api
     if _asks_questions(job) and api != "decisions":
         for own in offers:

@@ -23,7 +23,7 @@ from runner.atomic import replacing
 from runner.clock import Clock, SystemClock
 from runner.errors import CallError, FatalError, PermanentError, TransientError
 from runner.openai_client import Connection, check, sdk_client, unsendable_key
-from runner.openai_errors import classify, status_error
+from runner.openai_errors import classify, number, status_error
 
 # What a listing asks for at once: the most that the API gives of batches, and a tenth of that of files.
 _BATCHES_A_PAGE = 100
@@ -130,12 +130,17 @@ def open_batch_client(
 
 
 class BatchClient:
-    """The files and batches of one endpoint."""
+    """The files and batches of one endpoint.
+
+    Attributes:
+        speed: how many times faster than life the server's batches are: the simulator says so of its own.
+    """
 
     def __init__(self, connection: Connection, clock: Clock, timeout_s: float, silence_s: float) -> None:
         self._connection = connection
         self._clock = clock
         self._timeout_s = timeout_s
+        self.speed = 1.0
         self._silence = httpx2.Timeout(silence_s)
         # Not over aiohttp: that does not hear a server that refuses an upload before it has all of it.
         self._client = sdk_client(connection, openai.DefaultAsyncHttpxClient())
@@ -317,11 +322,13 @@ class BatchClient:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                return cast("bytes", (await call).content)
+                answer = await call
         except TimeoutError as error:
             raise TransientError("no answer in time", kind="timeout", perhaps_paid=True) from error
         except (openai.OpenAIError, UnicodeEncodeError) as error:
             raise self._runner_error(error, missing) from _shown(error)
+        self.speed = number(answer.headers.get("x-simulated-speed")) or self.speed
+        return cast("bytes", answer.content)
 
     def _runner_error(
         self, error: openai.OpenAIError | httpx2.HTTPError | UnicodeEncodeError, missing: str

@@ -17,7 +17,7 @@ import openai
 import yarl
 
 from runner.clock import Clock
-from runner.errors import CallError, FatalError, PermanentError, TransientError
+from runner.errors import NO_CAPACITY, CallError, FatalError, PermanentError, TransientError
 
 _QUOTA_CODES = frozenset(
     {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated"}
@@ -133,7 +133,7 @@ def _classify_status(error: openai.APIStatusError, connection: Endpoint, clock: 
             hint="check `model` in the job and `base_url` in configs/endpoints.yaml",
         )
     if status == 429:
-        kind = "no_capacity" if "resource_unavailable" in codes else "rate_limit"
+        kind = NO_CAPACITY if "resource_unavailable" in codes else "rate_limit"
         return TransientError(
             message, kind=kind, retry_after_s=_retry_after_s(error.response, clock), rate_limited=True
         )

@@ -117,6 +117,8 @@ def _waiting(tally: Tally, paused_s: float, concurrency: int) -> str:
         return f"paused by the server for {paused_s:.0f} s more"
     if tally.throttled > tally.in_flight / 10:  # a few may wait for a moment; a limit that binds keeps many waiting
         return "waiting for the rate limit"
+    if tally.no_room > tally.in_flight:
+        return "waiting for room at the flex tier"
     if tally.backing_off > tally.in_flight:
         return "waiting to try again"
     if tally.in_flight >= concurrency:

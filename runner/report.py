@@ -54,16 +54,16 @@ def report(manifest: Manifest, folder: Path) -> str:
         out += _table([("refused", _answers(summary["refused"]))])
     if summary.get("needs_review"):
         out += _table([("review", f"{_rows_need(summary['needs_review'])} it, by `accept_at`")])
-    if timing.get("latency_p50_s") is not None:
-        out += _table(
-            [
-                ("time", _time(timing, manifest)),
-                ("latency", " · ".join(f"p{p} {timing[f'latency_p{p}_s']:.3f} s" for p in (50, 95, 99))),
-                ("limits", _limits(manifest)),
-                ("tokens", _tokens(summary)),
-                ("cost", _cost(summary, manifest.models)),
-            ]
-        )
+    live = timing.get("latency_p50_s") is not None
+    if live or summary.get("batches"):
+        out += _table([("time", _time(timing, manifest))])
+    if live:
+        latency = " · ".join(f"p{p} {timing[f'latency_p{p}_s']:.3f} s" for p in (50, 95, 99))
+        out += _table([("latency", latency), ("limits", _limits(manifest))])
+    if summary.get("batches"):
+        out += _table([("batches", _batches(summary["batches"], summary["rows_in_batches"]))])
+    if live or summary.get("batches"):
+        out += _table([("tokens", _tokens(summary)), ("cost", _cost(summary, manifest.models))])
     out += _table([("saved", _saved(summary.get("saved", {}), dedupe=bool(manifest.spec.get("dedupe"))))])
     picture = f", {PICTURE}" if (folder / PICTURE).exists() else ""
     out += _table([("files", f"{show_path(folder)}/  (part-*.parquet, run.json{picture})")])
@@ -77,6 +77,11 @@ def next_steps(manifest: Manifest, folder: Path) -> list[str]:
     path = shlex.quote(show_path(folder))
     if manifest.status == "running":
         return [f"look again:   runner show {path}"]
+    if manifest.status == "waiting":
+        return [
+            f"look again:   runner resume {path}          (collects what has ended; --wait stays until all has)",
+            f"see them:     runner batches {path}",
+        ]
     if manifest.status != "finished":
         used_up = manifest.status == "stopped" and (manifest.stopped_by or {}).get("kind") == "budget"
         return [f"continue:     runner resume {path}{' --set budget.KEY=VALUE' if used_up else ''}"]
@@ -94,6 +99,7 @@ def _headline(manifest: Manifest) -> str:
         "running": "still running; so far",
         "killed": "killed, or the machine went down; what was done until then is kept",
         "stopped": "not finished",
+        "waiting": "its batches are being carried out",
     }
     return f"{name}: {said.get(manifest.status, manifest.status)}"
 
@@ -172,6 +178,14 @@ def _time(timing: dict[str, Any], manifest: Manifest) -> str:
     if len(manifest.sessions) > 1:
         text += f" · in {len(manifest.sessions)} sessions"
     return text
+
+
+def _batches(batches: dict[str, Any], rows: int) -> str:
+    ends = ", ".join(f"{count:,} {status}" for status, count in batches["statuses"].items())
+    parts = [f"{batches['batches']:,}: {ends}", f"{_counted(rows)} answered in them"]
+    if batches["longest_s"] is not None:
+        parts.append(f"the longest took {duration(batches['longest_s'])}")
+    return " · ".join(parts)
 
 
 def _limits(manifest: Manifest) -> str:

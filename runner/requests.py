@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from runner.clock import Clock
@@ -50,6 +51,7 @@ class RequestBuilder:
                 # `parameters: {text: {verbosity: low}}` and the format live under one key
                 rest[key] = {**rest[key], **value} if isinstance(rest.get(key), Mapping) else value
         self._head = f'{{"{dialect.messages_key}":'.encode()
+        self._rest, self._models = rest, models
         self._tails = [b"," + _encode({**rest, "model": model})[1:] for model in models]
         telling = {key: value for key, value in rest.items() if key not in SAYS_NOTHING}
         self._telling_tails = [b"," + _encode({**telling, "model": model})[1:] for model in models]
@@ -72,6 +74,13 @@ class RequestBuilder:
             hashlib.blake2b(self._salt + start + self._telling_tails[item.model], digest_size=16).hexdigest(),
             max(1, math.ceil(characters / CHARACTERS_PER_TOKEN)),
         )
+
+    def at_standard(self, request: Request) -> Request:
+        """Return the same request, asked at the standard tier: `auto` could be another one in a project's settings."""
+        number = request.item.model
+        rest = {**self._rest, "model": self._models[number], "service_tier": "default"}
+        start = request.body.removesuffix(self._tails[number])
+        return replace(request, body=start + b"," + _encode(rest)[1:])
 
 
 def max_output_tokens(parameters: Mapping[str, Any], dialect: Dialect) -> int | None:

@@ -27,10 +27,11 @@ class RowRetries:
     """The retries of one row, entered after its first attempt failed.
 
     Attempts that were told to slow down (429) are bounded by the row's deadline alone: they say nothing about the
-    row. An answer that does not fit has a count of its own, because each one was paid for.
+    row. Those that found no room at the flex tier are bounded by nothing: the row only waits. An answer that does not
+    fit has a count of its own, because each one was paid for.
 
     Args:
-        time_spent_s: what the row has used of its deadline: attempts and backoff, but not waiting for limits.
+        time_spent_s: what the row has used of its deadline: attempts and backoff, but not waiting for limits or room.
     """
 
     def __init__(self, policy: RetryPolicy, time_spent_s: Callable[[], float]) -> None:
@@ -42,6 +43,8 @@ class RowRetries:
 
     def may_retry(self, error: CallError, wait_s: float = 0.0) -> bool:
         """Count a failure and say whether another attempt is allowed after waiting `wait_s`."""
+        if error.no_room:
+            return True
         if isinstance(error, InvalidReply):
             self._invalid += 1
             if self._invalid >= self._policy.invalid_attempts:

@@ -134,6 +134,16 @@ def _column_or_columns(value: object) -> object:
     return value
 
 
+def _fallback(value: object) -> object:
+    if isinstance(value, str):
+        if value != "standard":
+            complain([Finding(f"must be `standard`, got {say(value)}")])
+        return {"to": value}
+    if value is not None and not isinstance(value, Mapping | FlexFallback):
+        complain([Finding(f"must be `standard` or `{{to: standard, after_s: 300}}`, got {say(value)}")])
+    return value
+
+
 def _real_encoding(value: str) -> str:
     try:
         "".encode(value)
@@ -331,6 +341,21 @@ class BudgetSpec(Section):
         return self.max_usd is None and self.max_tokens is None and self.daily_usd is None
 
 
+class FlexFallback(Section):
+    """Where a row goes that the flex tier has no room for."""
+
+    to: Literal["standard"] = Field(default="standard", description="The tier that it is sent at then.")
+    after_s: Annotated[float, Hint("0 does not wait")] = Field(
+        default=300, ge=0, description="How long a row waits for room before, in seconds."
+    )
+
+
+FLEX_TIMEOUT_S = 900.0
+"""What the API's guide to flex recommends (https://developers.openai.com/api/docs/guides/flex-processing)."""
+FLEX_DEADLINE_S = 9000.0
+"""As many attempts of full length as the defaults of other tiers leave time for: ten."""
+
+
 class RetrySpec(Section):
     """How often and how long a request is tried."""
 
@@ -340,10 +365,39 @@ class RetrySpec(Section):
     invalid_attempts: Annotated[int, Hint("1 asks once")] = Field(
         default=3, ge=1, description="How often an answer that does not fit may be asked for. Each one is paid for."
     )
-    timeout_s: float = Field(default=60, gt=0, description="How long one attempt may take, in seconds.")
-    deadline_s: float = Field(
-        default=600, gt=0, description="How long a row may take with all its attempts, in seconds."
+    timeout_s: float = Field(
+        default=60,
+        gt=0,
+        description=(
+            f"How long one attempt may take, in seconds. Default with `service_tier: flex`: {FLEX_TIMEOUT_S:g}."
+        ),
     )
+    deadline_s: float = Field(
+        default=600,
+        gt=0,
+        description=(
+            "How long a row may take with all its attempts, in seconds; waiting for limits, and for room at the flex "
+            f"tier, is not counted. Default with `service_tier: flex`: {FLEX_DEADLINE_S:g}."
+        ),
+    )
+    flex_fallback: Annotated[
+        FlexFallback | None,
+        BeforeValidator(_fallback),
+        WithJsonSchema({"anyOf": [{"const": "standard"}, FlexFallback.model_json_schema(), {"type": "null"}]}),
+    ] = Field(
+        default=None,
+        description=(
+            "With `service_tier: flex`: `standard` sends a row at the standard tier, for its price, when flex has had "
+            "no room for it for 300 seconds; {to: standard, after_s: 60} after another time. "
+            "Default: it waits for room as long as it takes."
+        ),
+        examples=["standard", {"to": "standard", "after_s": 60}],
+    )
+
+    def patient(self) -> RetrySpec:
+        """Return what holds for requests at the flex tier, which is slow: longer times where none were given."""
+        slow = {"timeout_s": FLEX_TIMEOUT_S, "deadline_s": FLEX_DEADLINE_S}
+        return self.model_copy(update={key: slow[key] for key in slow.keys() - self.model_fields_set})
 
 
 class StopSpec(Section):

@@ -50,6 +50,7 @@ class JobSpec(Section):
         "user": "prompt.user",
         "rpm": "limits.requests_per_minute",
         "tpm": "limits.tokens_per_minute",
+        "flex_fallback": "retry.flex_fallback",
         "workers": "limits.concurrency",
         "data": "input.path",
         "dataset": "input.path",
@@ -119,6 +120,7 @@ class JobSpec(Section):
     )
     retry: RetrySpec = Field(
         default_factory=RetrySpec,
+        validate_default=True,
         description="How often and how long a request is tried.",
     )
     stop: StopSpec = Field(
@@ -151,6 +153,18 @@ class JobSpec(Section):
         complain(list(_parameter_findings(parameters, info.data.get("api"))))
         return parameters
 
+    @field_validator("retry")
+    @classmethod
+    def _retry(cls, retry: RetrySpec, info: ValidationInfo) -> RetrySpec:
+        if "parameters" not in info.data:
+            return retry  # which is wrong, and said so
+        if info.data["parameters"].get("service_tier") == "flex":
+            return retry.patient()
+        if retry.flex_fallback is not None:
+            text = "has no meaning without `parameters: {service_tier: flex}`"
+            complain([Finding(text, ("flex_fallback",), "leave it out, or ask for flex", on_key=True)])
+        return retry
+
     @field_validator("strategy", mode="before")
     @classmethod
     def _strategy(cls, strategy: object) -> object:
@@ -169,6 +183,11 @@ class JobSpec(Section):
             near = suggest(name, known) or "docs/strategies.md tells what each is for"
             complain([Finding(f"must be one of {listed(known, 'or')}, got {say(name)}", at, near)])
         return strategy
+
+    @property
+    def asks_flex(self) -> bool:
+        """Whether the requests ask for the flex tier."""
+        return bool(self.parameters.get("service_tier") == "flex")
 
     @property
     def models(self) -> tuple[str, ...]:

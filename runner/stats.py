@@ -14,7 +14,7 @@ _STEP = math.log(1.01)  # latencies are counted in steps of 1 %
 COLUMNS = [
     "_status", "_error_type", "_error", "_id", "_attempts", "_latency_s", "_started_at", "_finished_at",
     "_throttle_s", "_backoff_s", "_input_tokens", "_cached_tokens", "_cache_write_tokens", "_output_tokens",
-    "_cost_usd", "_saved_usd", "_reused_from", "_endpoint",
+    "_cost_usd", "_saved_usd", "_reused_from", "_endpoint", "_batch",
 ]  # fmt: skip
 
 
@@ -36,6 +36,7 @@ class Stats:
         self.without_usage = 0
         self.errors: dict[str, dict[str, Any]] = {}
         self.endpoints: dict[str, int] = {}  # rows by the endpoint that answered last
+        self.batched = 0  # rows that were answered in a batch
         self._histogram: dict[int, int] = {}
         self._first_us: int | None = None
         self._last_us: int | None = None
@@ -50,6 +51,7 @@ class Stats:
         for name in self.tokens:
             self.tokens[name] += _sum(table, f"_{name}_tokens") or 0
         self.cost_usd += _sum(table, "_cost_usd") or 0.0
+        self.batched += table.num_rows - table.column("_batch").null_count
         self._add_reused(table)
         self._add_unknown_costs(table)
         self._add_latencies(table.column("_latency_s"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 
 from runner import agreement, parts, stats
 from runner.answer_stats import AnswerStats
+from runner.batches import ledger
 from runner.dataset.repeats import Repeats
 from runner.errors import InputError
 from runner.evaluate import Evaluation
@@ -26,13 +28,29 @@ def summary_of(folder: Path, manifest: Manifest) -> dict[str, Any]:
     Raises:
         FatalError: a part or journal is damaged.
     """
-    return summarize(
+    found = summarize(
         folder,
         manifest.schema,
         sum(session.wall_s for session in manifest.sessions),
         models=manifest.models,
         evaluation=Evaluation.of(manifest.spec, manifest.schema, manifest.copied_columns),
     )
+    if entries := list(ledger.read(folder)):
+        found["batches"] = _batches(entries)
+    return found
+
+
+def _batches(entries: Sequence[ledger.Entry]) -> dict[str, Any]:
+    took = [
+        (entry.ended_at - entry.submitted_at) / 1e6
+        for entry in entries
+        if entry.ended_at is not None and entry.submitted_at is not None
+    ]
+    return {
+        "batches": len(entries),
+        "statuses": dict(sorted(Counter(entry.status or entry.state for entry in entries).items())),
+        "longest_s": max(took, default=None),
+    }
 
 
 def summarize(
@@ -116,6 +134,7 @@ def _numbers(total: stats.Stats, wall_s: float) -> dict[str, Any]:
         "failed": total.failed,
         "errors": total.errors,
         "attempts": total.attempts,
+        "rows_in_batches": total.batched,
         "endpoints": dict(sorted(total.endpoints.items())),
         "tokens": total.tokens,
         "cost_usd": round(total.cost_usd, 6) if known else None,

@@ -18,7 +18,7 @@ class Tally:
         attempts: HTTP exchanges begun.
         busy_s: seconds that requests spent with the server, summed over all of them.
         throttled: requests waiting for a limit now.
-        backing_off: requests waiting before another attempt now.
+        backing_off: requests waiting before another attempt now; `no_room` of them because flex is full.
         batched: requests in unfinished batches now.
         table: says how each unfinished batch is, a line for each.
         cost_usd: what is known of the cost; all of it while `cost_known`.
@@ -31,6 +31,7 @@ class Tally:
     max_in_flight: int = 0
     throttled: int = 0
     backing_off: int = 0
+    no_room: int = 0
     rate_limited: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
@@ -66,10 +67,11 @@ class Tally:
             self.busy_s += latency_s
             self.rate_limited += rate_limited
 
-    def backs_off(self, by: int) -> None:
-        """A request begins (1) or ends (-1) to wait before another attempt."""
+    def backs_off(self, by: int, *, no_room: bool = False) -> None:
+        """A request begins (1) or ends (-1) to wait before another attempt; perhaps because flex has no room."""
         with self._lock:
             self.backing_off += by
+            self.no_room += by * no_room
 
     def count(self, result: Result) -> None:
         """Count a stored result."""
@@ -85,7 +87,10 @@ class Tally:
 
     def exchanges(self) -> Exchanges:
         """Return the counters that grow where requests are sent."""
-        return (self.attempts, self.in_flight, self.throttled, self.backing_off, self.rate_limited, self.busy_s)
+        return (
+            self.attempts, self.in_flight, self.throttled, self.backing_off, self.no_room, self.rate_limited,
+            self.busy_s,
+        )  # fmt: skip
 
     def add(self, before: Exchanges, now: Exchanges) -> None:
         """Count what another process has done since it last said so."""
@@ -94,9 +99,10 @@ class Tally:
             self.in_flight += now[1] - before[1]
             self.throttled += now[2] - before[2]
             self.backing_off += now[3] - before[3]
-            self.rate_limited += now[4] - before[4]
-            self.busy_s += now[5] - before[5]
+            self.no_room += now[4] - before[4]
+            self.rate_limited += now[5] - before[5]
+            self.busy_s += now[6] - before[6]
             self.max_in_flight = max(self.max_in_flight, self.in_flight)
 
 
-Exchanges = tuple[int, int, int, int, int, float]
+Exchanges = tuple[int, int, int, int, int, int, float]

@@ -33,6 +33,7 @@ def problems(spec: JobSpec, names: Sequence[str], models: Models, source: Source
     found = [
         *_of_the_api(spec.api, spec.parameters),
         *(finding for name in names for finding in findings(name, spec.api, spec.parameters, models)),
+        *(_of_batches(spec, names, models) if spec.strategy_name == "batch_api" else ()),
     ]
     return [
         source.problem(
@@ -65,6 +66,21 @@ def findings(name: str, api: str, parameters: Mapping[str, Any], models: Models)
         yield from _old_names(name, model, api, parameters)
         if parameters.get("service_tier") == "flex" and model.flex is False:
             yield _finding("service_tier", f"is `flex`, at which `{name}` is not offered", "leave it out")
+
+
+def _of_batches(spec: JobSpec, names: Sequence[str], models: Models) -> Iterator[Finding]:
+    """What the Batch API does not take (https://platform.openai.com/docs/guides/batch)."""
+    live = "take a live strategy such as `asyncio`"
+    if spec.api == "decisions":
+        hint = f"take `api: responses`, which asks the same questions; or {live}"
+        yield Finding("the Batch API does not offer `api: decisions`", ("strategy",), hint, whole=True)
+    for name in names:
+        model = models.find(name)
+        if model is not None and model.batch is False:
+            yield Finding(f"the Batch API does not offer `{name}`", ("strategy",), live, whole=True)
+    if spec.parameters.get("service_tier") is not None:
+        hint = "leave it out: the Batch API has a price of its own"
+        yield _finding("service_tier", "and the Batch API exclude each other", hint, on_key=True)
 
 
 def ending(name: str, models: Models, today: date) -> str | None:

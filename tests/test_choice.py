@@ -149,7 +149,9 @@ def test_without_a_price_it_is_sent_live_and_said_why() -> None:
 
 
 def test_what_makes_a_job_go_that_way() -> None:
-    assert chosen(60).overrides == {"strategy": '"asyncio"', "parameters.service_tier": "flex"}
+    flex = {"strategy": '"asyncio"', "parameters.service_tier": "flex"}
+    assert chosen(60).overrides == flex
+    assert chosen(60, "8h").overrides == flex | {"retry.flex_fallback": "standard"}, "a deadline does not wait for room"
     assert chosen(60, **NO_FLEX).overrides == {"strategy": '"batch_api"'}
     assert chosen(60, **NO_FLEX, **NO_BATCH).overrides == {"strategy": '"asyncio"'}
     hybrid = chosen(60, "06:00", **NO_FLEX).overrides
@@ -332,8 +334,6 @@ def test_the_tier_is_for_auto_to_choose(here: Project) -> None:
     assert problem.message == "`parameters.service_tier` and `strategy: auto` exclude each other"
     assert problem.hint == "leave it out: `auto` chooses the tier; or name a strategy, such as `asyncio`"
     assert (problem.place, str(problem.excerpt).strip()) == ("job.yaml", "service_tier: priority")
-    here.change(parameters={"service_tier": "default"})
-    assert settled(here)[0].job.spec.parameters["service_tier"] == "flex"
 
 
 def test_a_dry_run_shows_what_it_would_take(here: Project) -> None:
@@ -362,7 +362,9 @@ def test_a_run_keeps_to_its_choice_when_it_is_resumed(project: Make) -> None:
     record = here.manifest()
     assert (record["sessions"][0]["strategy"], record["spec"]["strategy"]) == ("asyncio", "asyncio")
     assert record["spec"]["parameters"] == {"service_tier": "flex"}
-    assert record["overrides"] == {"strategy": '"asyncio"', "parameters.service_tier": "flex"}
+    tier = {"parameters.service_tier": "flex", "retry.flex_fallback": "standard"}
+    assert record["overrides"] == {"strategy": '"asyncio"', **tier}
+    assert record["spec"]["retry"]["timeout_s"] == 900
     assert record["choice"]["way"] == "flex"
     assert {way["name"] for way in record["choice"]["ways"]} == set(WAYS)
     with simulator(port=int(broke.base_url.split(":")[2].split("/")[0])) as server:

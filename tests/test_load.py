@@ -327,6 +327,7 @@ def test_the_jobs_limits_come_before_the_endpoints() -> None:
         "concurrency": 64,
         "requests_per_minute": None,
         "tokens_per_minute": None,
+        "enqueued_tokens": None,
     }
     write(
         """

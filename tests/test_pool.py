@@ -109,10 +109,12 @@ def test_a_rehearsal_of_a_pool_has_a_simulator_for_each_endpoint(project: Make) 
         name: {"base_url": "https://api.openai.com/v1", "api_key_env": "NOT_SET", "limits": {"concurrency": 4}}
         for name in ("a", "b")
     } | {"simulator": {"simulator": {"latency_s": 0.01}}}
-    here.endpoints["b"] = {**here.endpoints["b"], "limits": {"concurrency": 4, "requests_per_minute": 1200.5}}
+    limits = {"concurrency": 4, "requests_per_minute": 1200.5, "enqueued_tokens": 5000}
+    here.endpoints["b"] = {**here.endpoints["b"], "limits": limits}
     here.change(endpoint=["a", "b"])
     job = load_job(here.job_file, rehearse=True)
     assert [each.simulator and each.simulator.requests_per_minute for each in job.pool] == [None, 1201]
+    assert [each.simulator and each.simulator.batches.enqueued_tokens for each in job.pool] == [None, 5000]
     here.run("--rehearse", "--quiet")
     assert set(answered_by(here)) == {"a", "b"}
     assert here.manifest()["rehearsal"] is True

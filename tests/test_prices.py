@@ -72,6 +72,11 @@ def test_service_tiers(tier: str | None, factor: float) -> None:
     assert Tariff(LUNA, TIERS).cost_usd(Usage(1000, 400, 100), tier) == pytest.approx(0.000_114 * factor)
 
 
+def test_flex_halves_every_price_those_of_the_cache_as_well() -> None:
+    # (400 x 0.10 + 400 x 0.01 + 200 x 0.125 + 100 x 0.50) / 2, in millionths
+    assert Tariff(LUNA, TIERS).cost_usd(Usage(1000, 400, 100, 0, 200), "flex") == pytest.approx(0.000_059_5, rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("usage", "tier", "expected"),
     [

@@ -103,6 +103,8 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
         ({"in_flight": 62, "throttled": 2}, "waiting for answers"),
         ({"throttled": 1}, "waiting for the rate limit"),
         ({"in_flight": 5, "backing_off": 40}, "waiting to try again"),
+        ({"in_flight": 5, "backing_off": 40, "no_room": 30}, "waiting for room at the flex tier"),
+        ({"in_flight": 40, "backing_off": 24, "no_room": 24}, "waiting for answers"),
         ({"throttled": 64, "paused_s": 12.4}, "paused by the server for 12 s more"),
         ({}, "reading the input"),
     ],

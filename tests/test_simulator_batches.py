@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +14,11 @@ from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 from openai.types import Batch, FileDeleted, FileObject
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
+from pydantic import BaseModel
 from test_simulator_sdk import SCHEMA, strictly
 
 from runner.simulator import Simulator, SimulatorSettings
+from runner.simulator.settings import BatchFaults, BatchScript, BatchSettings
 
 RESPONSES = "/v1/responses"
 CHAT = "/v1/chat/completions"
@@ -492,6 +496,19 @@ def test_a_batch_that_is_cancelled_before_it_was_validated_has_no_results() -> N
     story(tell)
 
 
+def test_a_batch_that_is_cancelled_while_it_is_finalized_has_all_results() -> None:
+    async def tell(world: World) -> None:
+        batch = await world.after(VALIDATING_S + DURATION_S, await world.submit(lines(5)))
+        assert batch.status == "finalizing"
+        await world.client.batches.cancel(batch.id)
+        cancelled = await world.after(CANCELLING_S, batch)
+        assert (cancelled.status, cancelled.finalizing_at) == ("cancelled", batch.finalizing_at)
+        assert (cancelled.completed_at, cancelled.error_file_id) == (None, None)
+        assert len(await world.lines(cancelled.output_file_id)) == 5
+
+    story(tell)
+
+
 # Faults ---------------------------------------------------------------------------------------------------------------
 
 
@@ -540,6 +557,19 @@ def test_faults_of_connections_and_limits_do_not_touch_batches() -> None:
 
     faults = {"cut": 0.2, "hang": 0.2, "invalid_json": 0.2, "html": 0.2, "sse": 0.2}
     story(tell, faults=faults, requests_per_minute=1, tokens_per_minute=1)
+
+
+def test_the_quota_is_spent_by_batches_too() -> None:
+    async def tell(world: World) -> None:
+        batch = await world.ended(lines(5))
+        assert len(await world.lines(batch.output_file_id)) == 3
+        errors = [each["response"]["body"]["error"]["code"] for each in await world.lines(batch.error_file_id)]
+        assert errors == ["insufficient_quota"] * 2
+        with pytest.raises(APIStatusError) as caught:
+            await world.client.responses.create(model="gpt-6-luna", input="more")
+        assert caught.value.code == "insufficient_quota"
+
+    story(tell, quota_after=3)
 
 
 def test_a_batch_without_a_success_has_only_an_error_file() -> None:
@@ -638,5 +668,38 @@ def test_statistics_know_of_batches_that_nobody_looks_at() -> None:
         assert stats["batches"]["max_unfinished"] == 2
         assert (stats["answered_more_than_once"], stats["extra_answers"]) == (250, 250)
         assert stats["files"]["results_never_downloaded"] == 2
+
+    story(tell)
+
+
+def test_several_may_look_at_once_and_one_may_go_away() -> None:
+    async def tell(world: World) -> None:
+        batch = await world.submit(lines(2000))
+        world.time += DEADLINE_S
+        looking = [asyncio.create_task(world.client.batches.retrieve(batch.id)) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        looking[0].cancel()
+        seen = await asyncio.gather(*looking[1:])
+        assert {(each.status, each.output_file_id) for each in seen} == {("completed", seen[0].output_file_id)}
+        ids = [each["custom_id"] for each in await world.lines(seen[0].output_file_id)]
+        assert (len(ids), len(set(ids))) == (2000, 2000)
+        assert (await world.stats())["extra_answers"] == 0
+
+    story(tell)
+
+
+# Documentation --------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_names_every_setting_and_every_counter() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "simulator.md").read_text("utf-8")
+    section = page[page.index("## Files and batches") : page.index("## What it answers")]
+    named = set(re.findall(r"`([a-z_]+)(?::[^`]*)?`", section))
+    models: list[type[BaseModel]] = [BatchSettings, BatchScript, BatchFaults]
+    assert {name for model in models for name in model.model_fields} <= named
+
+    async def tell(world: World) -> None:
+        stats = await world.stats()
+        assert set(stats["files"]) | set(stats["batches"]) <= named
 
     story(tell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,7 +10,9 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
+import psutil
 import pytest
 
 from runner.errors import RunnerError
@@ -88,6 +91,30 @@ def test_it_ends_when_its_parent_is_killed():
         with subprocess.Popen([sys.executable, "-c", ""]) as pause:
             pause.wait()
     assert not listens(base_url)
+
+
+def upload(base_url: str, content: bytes) -> None:
+    """Send a file, as a browser's form would."""
+    head = '--part\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n'
+    form = head.format("purpose", "").encode() + b"batch\r\n"
+    form += head.format("file", '; filename="a"').encode() + content + b"\r\n--part--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=part"}
+    request = urllib.request.Request(f"{base_url}/files", form, headers)
+    with urllib.request.urlopen(request, timeout=20) as response:
+        assert json.load(response)["bytes"] == len(content)
+
+
+def test_uploads_go_to_disk_and_are_gone_when_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    size = 100_000_000
+    with SimulatorProcess(SETTINGS) as simulator:
+        assert simulator._process is not None
+        child = psutil.Process(simulator._process.pid)
+        before = child.memory_info().rss
+        upload(simulator.base_url, b"x" * size)
+        assert child.memory_info().rss - before < size / 5
+        assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) == size
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -105,7 +105,7 @@ parameters: [a]
 
 retry:
     error: `retry` must be a mapping, got nothing
-    hint: the keys here are `max_attempts`, `invalid_attempts`, `timeout_s` and `deadline_s`
+    hint: the keys here are `max_attempts`, `invalid_attempts`, `timeout_s`, `deadline_s` and `flex_fallback`
 
 # bounds
 

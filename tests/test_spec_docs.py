@@ -24,6 +24,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "`limits`": sections.LimitsSpec,
     "`budget`": sections.BudgetSpec,
     "`retry`": sections.RetrySpec,
+    "`retry.flex_fallback`": sections.FlexFallback,
     "`stop`": sections.StopSpec,
     "`evaluate`": sections.EvaluateSpec,
     "Endpoints": config.EndpointSpec,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from runner.batches import rows
+from runner.batches import listing, rows
 from runner.batches.collecting import Collected
 from runner.batches.desk import BatchEndpoint, Gone, TooLarge
 from runner.batches.ledger import Claims, Entry
@@ -89,6 +89,8 @@ class Course:
         self._not_before: dict[int, float] = {}
         self._expired = False
         self._began_us = office.clock.now_us()
+        self._seen_us = self._began_us
+        self._passed_s = 0.0
         self._need = [0, 0]  # rows packed, and the tokens that they would take live
         self._arrived = asyncio.Event()
 
@@ -475,14 +477,20 @@ class Course:
     # Time, and what the user sees -------------------------------------------------------------------------------------
 
     def _now_s(self) -> float:
-        """Return the time that waits go by, in seconds; it runs faster where the server does."""
-        return self._office.clock.steady_s() * self._office.haste
+        """Return the seconds since this session began; they pass faster where the server's do.
+
+        By the wall clock: a steady one may stand still while a laptop sleeps, and the batches go on.
+        """
+        now_us = self._office.clock.now_us()
+        self._passed_s += max(0, now_us - self._seen_us) / 1e6 * self._desk.haste
+        self._seen_us = now_us
+        return self._passed_s
 
     def _now_us(self) -> int:
-        return self._began_us + round((self._office.clock.now_us() - self._began_us) * self._office.haste)
+        return self._began_us + round(self._now_s() * 1e6)
 
     async def _sleep(self, seconds: float) -> None:
-        await self._stop.sleep(seconds / self._office.haste)
+        await self._stop.sleep(seconds / self._desk.haste)
 
     def _count(self) -> None:
         """Show how many requests are in batches."""
@@ -491,15 +499,7 @@ class Course:
 
     def table(self) -> list[str]:
         """Return a line for each batch that is on its way."""
-        return [describe(entry, self._now_us()) for entry in self._ledger.open]
-
-
-def describe(entry: Entry, now_us: int) -> str:
-    """Say in one line how a batch is."""
-    parts = [f"batch {entry.number}", entry.status or entry.state, f"{entry.done:,} / {entry.requests:,} done"]
-    if entry.failed:
-        parts.append(f"{entry.failed:,} failed")
-    return " · ".join(parts)
+        return [listing.line(entry, self._now_us()) for entry in self._ledger.open]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +14,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_before_delay, 
 
 from runner.batches.ledger import Entry, Ledger, new_key
 from runner.errors import FatalError, PermanentError, TransientError
-from runner.openai_batches import BatchClient, BatchState, RemoteFile
+from runner.openai_batches import BatchClient, BatchState, RemoteFile, open_batch_client
+from runner.openai_client import Connection
 from runner.stop import Stop
 
 T = TypeVar("T")
@@ -57,7 +59,6 @@ class Desk:
         ledger: where each step is written down before it is taken.
         url: the path that the requests go to, such as `/v1/responses`.
         about: what the metadata of each batch says besides our id of it.
-        haste: how many times faster than life a simulated server is; waits are shorter by that.
     """
 
     def __init__(
@@ -69,7 +70,6 @@ class Desk:
         stop: Stop,
         note: Callable[[str], None],
         *,
-        haste: float = 1.0,
         keep_files: bool = False,
     ) -> None:
         self.ledger = ledger
@@ -78,8 +78,12 @@ class Desk:
         self._about = dict(about)
         self._stop = stop
         self._note = note
-        self._haste = haste
         self._keep_files = keep_files
+
+    @property
+    def haste(self) -> float:
+        """How many times faster than life the servers are, as simulators can be; waits are shorter by that."""
+        return max(endpoint.client.speed for endpoint in self._endpoints.values())
 
     # Room -------------------------------------------------------------------------------------------------------------
 
@@ -224,13 +228,8 @@ class Desk:
 
     def _submitted(self, entry: Entry, state: BatchState) -> None:
         entry.state, entry.batch_id = "submitted", state.id
-        self._heard(entry, state)
+        _heard(entry, state)
         self.ledger.save(entry)
-
-    def _heard(self, entry: Entry, state: BatchState) -> None:
-        entry.status, entry.done, entry.failed = state.status, state.done, state.failed
-        entry.submitted_at, entry.started_at = state.created_at, state.in_progress_at
-        entry.ended_at, entry.expires_at = state.ended_at, state.expires_at
 
     # Following --------------------------------------------------------------------------------------------------------
 
@@ -255,7 +254,7 @@ class Desk:
                 raise Gone from error
             raise
         before = entry.status
-        self._heard(entry, state)
+        _heard(entry, state)
         if state.ended:
             entry.state = "ended"
         if entry.status != before:
@@ -267,7 +266,7 @@ class Desk:
         assert entry.batch_id is not None
         endpoint, batch_id = self._endpoint(entry), entry.batch_id
         try:
-            self._heard(entry, await self._patiently(lambda: endpoint.client.cancel(batch_id)))
+            _heard(entry, await self._patiently(lambda: endpoint.client.cancel(batch_id)))
         except FatalError:
             if not endpoint.embedded:  # else it is gone, which the next look tells
                 raise
@@ -309,12 +308,16 @@ class Desk:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
             wait=wait_random_exponential(multiplier=2, max=_LONGEST_WAIT_S),
-            stop=stop_before_delay(patience_s / self._haste),
+            stop=stop_before_delay(patience_s / self.haste),
             sleep=self._sleep,
             reraise=True,
         )
+
+        async def attempt() -> T:  # tenacity would take a lambda for something that is not awaited
+            return await action()
+
         try:
-            return await retrying(action)
+            return await retrying(attempt)
         except TransientError as error:
             raise FatalError(
                 f"the server could not be reached, or did not do its part: {error.message}",
@@ -323,7 +326,27 @@ class Desk:
             ) from error
 
     async def _sleep(self, seconds: float) -> None:
-        await self._stop.sleep(seconds / self._haste)
+        await self._stop.sleep(seconds / self.haste)
+
+
+async def look_up(entries: Sequence[Entry], connections: Sequence[Connection]) -> None:
+    """Ask after batches, for somebody who wants to know; what cannot be learned now stays as it was written down.
+
+    Raises:
+        FatalError: a server refuses, or knows nothing of a batch.
+    """
+    for connection in connections:
+        async with open_batch_client(connection) as client:
+            for entry in entries:
+                if entry.endpoint == connection.name and entry.batch_id is not None:
+                    with suppress(TransientError):
+                        _heard(entry, await client.retrieve(entry.batch_id))
+
+
+def _heard(entry: Entry, state: BatchState) -> None:
+    entry.status, entry.done, entry.failed = state.status, state.done, state.failed
+    entry.submitted_at, entry.started_at = state.created_at, state.in_progress_at
+    entry.ended_at, entry.expires_at = state.ended_at, state.expires_at
 
 
 def _whole_lines(path: Path) -> int:

@@ -36,12 +36,10 @@ class Errand:
         wait: until all of them have ended; otherwise it submits what there is room for, collects what has ended, and
             leaves.
         cancel: have them cancelled, collect what they finished, and send nothing more.
-        haste: how many times faster than life the server is, as a simulator can be.
     """
 
     wait: bool = True
     cancel: bool = False
-    haste: float = 1.0
 
 
 WAIT = Errand()
@@ -78,7 +76,6 @@ class Office:
         estimates: what requests need, for each of the job's models.
         bounds: the most that a request whose body has so many bytes takes of the budget, for each model.
         limits: of live requests.
-        haste: how many times faster than life the servers are.
     """
 
     home: Home
@@ -92,4 +89,3 @@ class Office:
     tally: Tally
     stop: Stop
     clock: Clock
-    haste: float

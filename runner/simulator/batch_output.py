@@ -55,6 +55,7 @@ class BatchOutput:
         paths: where answers and errors are written.
 
     Attributes:
+        total: how many requests the batch has.
         completed: how many requests were answered with 200.
         failed: how many with another status.
         unfinished: how many were given up.
@@ -86,16 +87,12 @@ class BatchOutput:
         self._order = array("L", range(len(starts)))
         random.Random(name).shuffle(self._order)
         self._at = 0
+        self.total = len(starts)
         self.output_path, self.error_path = paths
         self.completed = 0
         self.failed = 0
         self.unfinished = 0
         self.charged = NOTHING
-
-    @property
-    def total(self) -> int:
-        """How many requests the batch has."""
-        return len(self._order)
 
     @property
     def executed(self) -> int:
@@ -143,6 +140,8 @@ class BatchOutput:
             body = compact_json({"object": "nobody asked for this"}).encode()
             answers += self._line(custom_id, LineAnswer(200, "req_unknown", body))
         self._append(answers, bytearray())
+        self._repeated = bytearray()
+        self._starts, self._lengths, self._order = array("Q"), array("Q"), array("L")  # a megabyte of a full batch
 
     @property
     def left(self) -> int:

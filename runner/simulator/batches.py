@@ -22,7 +22,7 @@ from runner.simulator.questions import Refused
 from runner.simulator.settings import BatchScript, BatchSettings
 from runner.simulator.stats import NOTHING, Tokens
 
-_STEP = 100  # requests in one go: about ten milliseconds, in which the server answers nobody else
+_STEP = 50  # requests in one go: about five milliseconds, in which the server answers nobody else
 _FIELDS = ("completion_window", "endpoint", "input_file_id", "metadata", "output_expires_after")
 _MOST_LISTED = 100
 _USUALLY_LISTED = 20

@@ -49,6 +49,12 @@ class Reply:
     refused: int = 0
 
 
+def service_tier(question: Question) -> str:
+    """The tier that a request is served at: the one it asks for, where there is one of that name."""
+    asked = question.fields.get("service_tier")
+    return asked if asked in ("flex", "priority") else "default"
+
+
 def write_reply(question: Question, digest: bytes, fault: str | None, settings: SimulatorSettings) -> Reply:
     """The model's words: the same for the same body, whatever the attempt.
 
@@ -197,7 +203,7 @@ def _completion(question: Question, reply: Reply, tokens: Tokens, name: str) -> 
                 "rejected_prediction_tokens": 0,
             },
         },
-        "service_tier": "default",
+        "service_tier": service_tier(question),
         "system_fingerprint": "fp_simulator",
     }
 
@@ -224,7 +230,7 @@ def _response(question: Question, reply: Reply, tokens: Tokens, name: str) -> di
         "parallel_tool_calls": True,
         "previous_response_id": None,
         "reasoning": {"effort": None, "summary": None},
-        "service_tier": "default",
+        "service_tier": service_tier(question),
         "temperature": fields.get("temperature", 1.0),
         "text": fields.get("text") or {"format": {"type": "text"}},
         "tool_choice": "auto",

@@ -17,7 +17,7 @@ from runner.simulator.faults import FaultTable, latency_of
 from runner.simulator.files import StoredFile
 from runner.simulator.limits import retry_headers
 from runner.simulator.questions import Question, Refused, question_in, read_question
-from runner.simulator.replies import CREATED, Reply, charge, compact_json, envelope, write_reply
+from runner.simulator.replies import CREATED, Reply, charge, compact_json, envelope, service_tier, write_reply
 from runner.simulator.settings import BY_BODY, SimulatorSettings
 from runner.simulator.stats import NOTHING, Stats, Tokens
 
@@ -27,6 +27,7 @@ _HTML = b"<!doctype html><html><head><title>502 Bad Gateway</title></head><body>
 _STILL_ANSWERS = frozenset({None, "hang", "refusal", "no_usage"})
 # The kinds of fault that befall a connection: the requests of a batch have none of their own.
 _OF_CONNECTIONS = frozenset({"cut", "hang", "invalid_json", "html", "sse"})
+_compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(slots=True)
@@ -147,6 +148,7 @@ class Service:
         else:
             if kept.simulated_now is not None:
                 headers["x-simulated-now"] = f"{kept.simulated_now:.3f}"
+                headers["x-simulated-speed"] = f"{self._settings.batches.speed:g}"
             if kept.file is None:
                 answer = _json(200, kept.value, headers)
                 answer.cut = 0 if kept.lost else None
@@ -215,9 +217,11 @@ class Service:
         attempt = tally.attempts
         draws = Draws(digest, f"attempt{attempt}")
         fault = self._faults.draw(draws)
-        delay_s = latency_of(settings.latency_s, draws)
+        delay_s = 0.0 if in_batch else latency_of(settings.latency_s, draws)
         enough = settings.max_faults_per_body is not None and tally.faults >= settings.max_faults_per_body
         if enough or (fault == "invalid_reply" and question.form == "text") or (in_batch and fault in _OF_CONNECTIONS):
+            fault = None
+        if fault == "resource_unavailable" and service_tier(question) != "flex":
             fault = None
         if self._faults.permanent(digest):
             fault = "bad_request"
@@ -232,7 +236,7 @@ class Service:
             self.stats.faults[fault] += 1
         if fault == "hang":
             delay_s += settings.hang_s
-        if fault not in ("rate_limit", "bad_request"):
+        if fault not in ("rate_limit", "resource_unavailable", "bad_request"):
             answer.delay_s = delay_s
         answer.headers |= headers
         if answer.digest is not None:
@@ -247,6 +251,9 @@ class Service:
             return _json(400, Refused(400, message, code="simulated_bad_request").envelope)
         if fault == "rate_limit":
             return _limited("Rate limit reached. Please slow down.", "requests", retry)
+        if fault == "resource_unavailable":
+            message = "There is no room for flex requests just now."
+            return _json(429, Refused(429, message, kind=fault, code=fault).envelope, retry)
         if fault == "server_error":
             message = "The server had an error while processing your request. Sorry about that!"
             return _json(500, Refused(500, message, kind="server_error").envelope)
@@ -291,7 +298,7 @@ class Service:
 def _as_sent(fields: dict[str, Any]) -> bytes:
     """The bytes that the SDK sends for a body: so it is the same body in a batch and alone, however it is spaced."""
     try:
-        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+        return _compact_json(fields).encode()
     except UnicodeEncodeError:  # a lone surrogate has no UTF-8, but JSON can spell it
         return compact_json(fields).encode()
 

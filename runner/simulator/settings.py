@@ -59,6 +59,7 @@ class Faults(Section):
         no_usage: the answer has no `usage`.
         null_content: the answer's text is null; of a decisions request the answers are.
         no_choices: the answer has no choices (chat), no output (responses) or no `answers` (decisions).
+        resource_unavailable: 429 of this code: there is no room; not shown to requests that do not ask for flex.
     """
 
     rate_limit: Probability = 0
@@ -76,6 +77,7 @@ class Faults(Section):
     no_usage: Probability = 0
     null_content: Probability = 0
     no_choices: Probability = 0
+    resource_unavailable: Probability = 0
 
     @model_validator(mode="after")
     def _at_most_one(self) -> Faults:

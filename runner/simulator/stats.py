@@ -77,7 +77,8 @@ class Stats:
     can use: `invalid_json`, `invalid_reply`, `html`, `sse`, `null_content` and `no_choices` are none. Bodies count once
     they pass key, form, quota and limits, so that draws do not depend on the timing of 429s. The tokens of a 200 are
     counted even where a client cannot use it (not those of `invalid_json`, `html` and `sse`); cached ones and those
-    written to the cache are part of the input. A request is its account's once its key is known.
+    written to the cache are part of the input. A request is its account's once its key is known. The
+    bodies of batches count among the others, with their answers and faults; see `batches.py` for what else is counted.
 
     Args:
         accounts: the names of the accounts.

@@ -57,7 +57,7 @@ class Worker:
         self._share = share
         self._wants = 0
         self._process: Process | None = None
-        self._exchanges: Exchanges = (0, 0, 0, 0, 0, 0.0)
+        self._exchanges: Exchanges = (0, 0, 0, 0, 0, 0, 0.0)
         self._asking: set[asyncio.Task[None]] = set()
         self._held: list[tuple[int, Need]] = []
 
@@ -96,7 +96,7 @@ class Worker:
         for endpoint, need in list(self._held):
             # What was allowed and never begun, because the run stops; of a process that died it may have been answered.
             self._release(endpoint, need, NOTHING if self.over else need.most, failed=False)
-        self._count((*self._exchanges[:1], 0, 0, 0, *self._exchanges[4:]))
+        self._count((*self._exchanges[:1], 0, 0, 0, 0, *self._exchanges[5:]))
         self.exit_code = await self._process.wait()
 
     def want(self, rows: int) -> None:

@@ -61,7 +61,7 @@ class Report:
     released: list[tuple[int, Need, Amount, bool]] = field(default_factory=list)
     left: list[tuple[int, FatalError]] = field(default_factory=list)
     pauses: list[tuple[int, float]] = field(default_factory=list)
-    exchanges: Exchanges = (0, 0, 0, 0, 0, 0.0)
+    exchanges: Exchanges = (0, 0, 0, 0, 0, 0, 0.0)
     stopped_by: RunnerError | None = None
     bug: str | None = None
     over: bool = False
