@@ -402,6 +402,23 @@ def test_a_rehearsal_chooses_by_the_prices_of_the_model(project: Make) -> None:
     assert here.manifest()["spec"]["parameters"] == {"service_tier": "flex"}
 
 
+@pytest.mark.parametrize(("deadline", "way"), [(None, "batch"), ("2h", "hybrid")])
+def test_where_batches_are_the_cheapest_the_run_is_made_in_batches(
+    project: Make, deadline: str | None, way: str
+) -> None:
+    here = project(rows=20, model="gpt-4o-mini", strategy={"name": "auto", "deadline": deadline})
+    here.endpoint = {"simulator": {"latency_s": 0, "batches": {"speed": 20_000, "duration_s": 1800}}}
+    here.change()
+    shutil.copy(SHIPPED, here.folder / "configs")
+    assert here.work().status == "finished"
+    record = here.manifest()
+    assert (record["choice"]["way"], record["sessions"][0]["strategy"]) == (way, "batch_api")
+    assert set(here.table().column("_status").to_pylist()) == {"ok"}
+    tokens = record["summary"]["tokens"]
+    half = (tokens["input"] * 0.15 + tokens["output"] * 0.60) / 1e6 / 2
+    assert record["summary"]["cost_usd"] == pytest.approx(half, rel=0.01)
+
+
 def test_a_run_without_a_price_is_sent_live(project: Make) -> None:
     here = project(strategy="auto", rows=5)
     assert here.work().status == "finished"
