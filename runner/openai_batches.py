@@ -142,7 +142,7 @@ class BatchClient:
         self._timeout_s = timeout_s
         self.speed = 1.0
         self._silence = httpx2.Timeout(silence_s)
-        # Not over aiohttp: that does not hear a server that refuses an upload before it has all of it.
+        # Not over aiohttp: no timeout of it ends an upload to a server that has stopped reading.
         self._client = sdk_client(connection, openai.DefaultAsyncHttpxClient())
         self._files = self._client.files.with_raw_response
         self._batches = self._client.batches.with_raw_response
@@ -170,6 +170,12 @@ class BatchClient:
             try:
                 call = self._files.create(file=(name, file), purpose="batch", timeout=self._silence)
                 answer = await self._content(call, _NO_BATCH_API, None)
+            except TransientError as error:
+                if error.kind != "connection" or not error.perhaps_paid:
+                    raise
+                megabytes = os.fstat(file.fileno()).st_size / 1e6  # some servers refuse by hanging up
+                message = f"{error.message}; perhaps a file of {megabytes:.1f} MB is too large for this server"
+                raise TransientError(message, kind=error.kind, perhaps_paid=True) from error.__cause__
             except FatalError as error:
                 if isinstance(error.__cause__, openai.APIStatusError) and error.__cause__.status_code == 413:
                     raise PermanentError(error.message, kind="too_large") from error.__cause__
@@ -315,7 +321,7 @@ class BatchClient:
     async def _content(self, call: Awaitable[Any], missing: str, timeout_s: float | None) -> bytes:
         """Wait for a raw response of the SDK and return its content.
 
-        The SDK does not read the content: it checks nothing that it reads.
+        Raw, because the SDK's own reading checks no types and calls a proxy's page a batch.
 
         Args:
             missing: what to try when the server finds nothing under the address.

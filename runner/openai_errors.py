@@ -78,11 +78,14 @@ def classify(error: openai.OpenAIError, connection: Endpoint, clock: Clock) -> C
     if isinstance(error, openai.APIStatusError):
         return _classify_status(error, connection, clock)
     if isinstance(error, openai.APITimeoutError):
-        return TransientError("no answer in time", kind="timeout", perhaps_paid=not _never_sent(error))
+        return TransientError("no answer in time", kind="timeout", perhaps_paid=True)
     if isinstance(error, openai.APIConnectionError):
         cause: BaseException = error
         while cause.__cause__ is not None and isinstance(cause, openai.OpenAIError | httpx2.HTTPError):
             cause = cause.__cause__
+        # httpx2 wraps what the system said in errors that say nothing.
+        while not str(cause) and (deeper := cause.__cause__ or cause.__context__) is not None:
+            cause = deeper
         message = _redact(f"connection failed: {cause}", error, connection)
         if isinstance(cause, aiohttp.ClientResponseError):  # its text shows the proxy's password
             message = f"connection failed: {cause.message or type(cause).__name__}"
@@ -91,20 +94,16 @@ def classify(error: openai.OpenAIError, connection: Endpoint, clock: Clock) -> C
     return FatalError(message, kind="client", where=f"endpoint `{connection.name}`")
 
 
-_NO_CONNECTION = (
-    aiohttp.ClientConnectorError,
-    httpx2.ConnectError,
-    httpx2.ConnectTimeout,
-    httpx2.PoolTimeout,
-    ConnectionRefusedError,
-)
-
-
 def _never_sent(error: BaseException | None) -> bool:
-    """Whether there was no connection, so that the server cannot have done anything."""
-    while error is not None and not isinstance(error, _NO_CONNECTION):
+    """Whether there was no connection, so that the server cannot have done anything.
+
+    A `ConnectTimeout` says nothing: the SDK's aiohttp client raises it for a connection that was lost later too.
+    """
+    while error is not None:
+        if isinstance(error, aiohttp.ClientConnectorError | httpx2.ConnectError | ConnectionRefusedError):
+            return True
         error = error.__cause__
-    return error is not None
+    return False
 
 
 def _classify_status(error: openai.APIStatusError, connection: Endpoint, clock: Clock) -> CallError | FatalError:

@@ -127,7 +127,7 @@ class Project:
     def prices(self, **models: dict[str, Any]) -> None:
         """Write the price table; default: one in which `gpt-6-luna` costs what it does."""
         known = models or {"gpt-6-luna": {"input": 0.1, "cached_input": 0.01, "cache_write": 0.125, "output": 0.5}}
-        table = yaml.safe_dump({"tiers": {"flex": 0.5}, "models": known})
+        table = yaml.safe_dump({"tiers": {"flex": 0.5, "batch": 0.5}, "models": known})
         (self.folder / "configs" / "models.yaml").write_text(table, encoding="utf-8")
 
     # Running it -------------------------------------------------------------------------------------------------------

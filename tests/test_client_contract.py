@@ -807,6 +807,20 @@ def test_the_message_is_what_the_server_said(transport: Transport) -> None:
     assert [error.message for error in errors] == [message for _, message in MESSAGES]
 
 
+@TRANSPORTS
+def test_only_a_request_that_found_no_server_was_surely_not_carried_out(transport: Transport) -> None:
+    async def story() -> tuple[RunnerError, RunnerError]:
+        async with raw_server(b"") as place:
+            lost = await outcome(transport, f"http://{place}/v1")
+        return lost, await outcome(transport, f"http://127.0.0.1:{unused_port()}/v1")
+
+    lost, refused = asyncio.run(story())
+    assert isinstance(lost, TransientError)
+    assert isinstance(refused, TransientError)
+    assert (lost.kind, lost.perhaps_paid) == ("connection", True)
+    assert (refused.kind, refused.perhaps_paid) == ("connection", False)
+
+
 WAITS: list[tuple[dict[str, str], float | None]] = [
     ({}, None),
     ({"Retry_After": "30"}, 30),

@@ -103,7 +103,7 @@ class Collector:
                 if row.item.key in lacking:
                     self._settle(entry, row, again if sent_again else None)
             if strange:
-                self._note(f"warning: batch {entry.batch_id} has {strange:,} lines that belong to none of its rows")
+                self._note(f"batch {entry.batch_id} has {strange:,} lines that belong to none of its rows")
             found.again = again.count
             return found if await self._close(entry, [again]) else None
 
@@ -174,9 +174,7 @@ class Collector:
                     if isinstance(value, dict):
                         yield value
                     else:
-                        self._note(
-                            f"warning: batch {entry.batch_id} has a line in its {kind} file that is no JSON object"
-                        )
+                        self._note(f"batch {entry.batch_id} has a line in its {kind} file that is no JSON object")
 
 
 class _Again:

@@ -35,6 +35,9 @@ _BREATH = 200  # rows, after which others get a turn
 _REFUSED_S = 60.0  # the first wait for room in the server's queue; it doubles
 _MOST_REFUSED_S = 1800.0
 _SPLIT_AFTER = 3  # refusals in a row
+# A batch takes hours, however small it is: a budget that leaves room for less than this share of the largest one so far
+# counts as spent.
+_WORTH_IT = 0.1
 _FULL = "token_limit_exceeded"
 
 
@@ -91,6 +94,7 @@ class Course:
         self._began_us = office.clock.now_us()
         self._seen_us = self._began_us
         self._passed_s = 0.0
+        self._largest = 0
         self._need = [0, 0]  # rows packed, and the tokens that they would take live
         self._arrived = asyncio.Event()
 
@@ -212,9 +216,11 @@ class Course:
             most = office.bounds[model](len(body)) if budget is not None else NOTHING
             if budget is not None and (refusal := budget.commit(most)) is not None:
                 self._held = row
-                if budget.idle:
+                if sum(each.requests for each in self._packings.values()) > self._largest * _WORTH_IT:
+                    return await self._finish_all()
+                if not self._ledger.open:
                     raise refusal
-                return await self._finish_all()
+                return False  # what batches do not take of the budget comes back
             packing.add(row.pending, body, tokens, most)
             if row.again is not None:
                 packing.takes_over(*row.again)
@@ -232,6 +238,7 @@ class Course:
 
     async def _finish_packing(self, packing: Packing) -> None:
         del self._packings[packing.model]
+        self._largest = max(self._largest, packing.requests)
         await asyncio.to_thread(packing.finish, self._office.clock.now_us())
 
     # Rows -------------------------------------------------------------------------------------------------------------
@@ -357,7 +364,7 @@ class Course:
         """Wait, and submit the same file again; a batch that is refused time and again may be too large."""
         entry.refused += 1
         if entry.refused % _SPLIT_AFTER == 0 and entry.requests > 1:
-            self._sizes.tokens = max(1, entry.tokens // 2)
+            self._sizes.tokens = entry.tokens // 2 + entry.tokens // entry.requests
             self._office.home.note(f"batch {entry.number}: no room for it at the server; it is sent in two halves")
             await self._closed(entry, await self._office.collector.give_back(entry, pieces=2))
             return

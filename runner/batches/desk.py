@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_all,
+    stop_before_delay,
+    wait_random_exponential,
+)
 
 from runner.batches.ledger import Entry, Ledger, new_key
 from runner.errors import FatalError, PermanentError, TransientError
@@ -22,6 +29,7 @@ T = TypeVar("T")
 
 PATIENCE_S = 6 * 3600.0  # for a server that does not answer: batches take hours, and so may we
 _PATIENCE_OF_DOWNLOADS_S = 900.0
+_FEWEST_ATTEMPTS = 5
 _LONGEST_WAIT_S = 120.0
 _LOOK_BACK_US = 3_600_000_000  # clocks differ
 _LOOKS = 3  # for a batch whose creation was not confirmed, before it is created again
@@ -147,22 +155,25 @@ class Desk:
         if state is not None:
             self._submitted(entry, state)
             return
-        if entry.file_id is None:
-            size = self.ledger.path(entry.number, "requests").stat().st_size
-            for file in await self._uploads(entry, endpoint):
-                if file.bytes == size and entry.file_id is None:
-                    entry.file_id = file.id
-                else:
-                    await self._patiently(lambda file=file: endpoint.client.delete_file(file.id))  # type: ignore[misc]
+        if entry.file_id is None and (file := await self._uploaded(entry, endpoint)) is not None:
+            entry.file_id = file.id
         await self._complete(entry, endpoint)
 
     async def _complete(self, entry: Entry, endpoint: BatchEndpoint) -> None:
         path = self.ledger.path(entry.number, "requests")
+        doubtful = False
+
+        async def upload() -> RemoteFile:
+            nonlocal doubtful
+            if doubtful and (file := await self._uploaded(entry, endpoint)) is not None:
+                return file
+            doubtful = True
+            return await endpoint.client.upload(path, self._file_name(entry))
+
         if entry.file_id is None:
-            name = self._file_name(entry)
             with self._stop.waiting():  # an upload takes minutes; one that is cut off leaves no file
                 try:
-                    file = await self._patiently(lambda: endpoint.client.upload(path, name))
+                    file = await self._patiently(upload)
                 except PermanentError as error:
                     if error.kind == "too_large":
                         raise TooLarge from error
@@ -177,11 +188,12 @@ class Desk:
     def _file_name(self, entry: Entry) -> str:
         return f"{self._about['runner_run']}-{entry.number:05d}-{entry.key}.jsonl"
 
-    async def _uploads(self, entry: Entry, endpoint: BatchEndpoint) -> list[RemoteFile]:
-        """Return the files that were uploaded for a batch, as far as the server has any."""
+    async def _uploaded(self, entry: Entry, endpoint: BatchEndpoint) -> RemoteFile | None:
+        """Return the file that was uploaded for a batch although nobody heard so; others of its name are deleted."""
+        size, name = self.ledger.path(entry.number, "requests").stat().st_size, self._file_name(entry)
 
         async def look() -> list[RemoteFile]:
-            name, found = self._file_name(entry), []
+            found = []
             async for file in endpoint.client.files():
                 if file.name == name:
                     found.append(file)
@@ -189,7 +201,13 @@ class Desk:
                     break
             return found
 
-        return await self._patiently(look)
+        whole = None
+        for file in await self._patiently(look):
+            if file.bytes == size and whole is None:
+                whole = file
+            else:
+                await self._patiently(lambda file=file: endpoint.client.delete_file(file.id))  # type: ignore[misc]
+        return whole
 
     async def _create(self, entry: Entry, endpoint: BatchEndpoint, file_id: str) -> BatchState:
         """Create a batch; where no answer says whether it exists, look for it before trying again."""
@@ -288,7 +306,7 @@ class Desk:
             with self._stop.waiting():
                 await self._patiently(lambda: endpoint.client.download(file_id, path), _PATIENCE_OF_DOWNLOADS_S)
         if (found := await asyncio.to_thread(_whole_lines, path)) < lines:
-            self._note(f"warning: the {kind} file of batch {entry.batch_id} has {found:,} lines, and not {lines:,}")
+            self._note(f"the {kind} file of batch {entry.batch_id} has {found:,} lines, and not {lines:,}")
 
     async def forget(self, entry: Entry) -> None:
         """Delete the input file of a batch that is through; one that stays costs nothing but room."""
@@ -297,7 +315,7 @@ class Desk:
         try:
             await self._endpoint(entry).client.delete_file(entry.file_id)
         except (TransientError, PermanentError, FatalError) as error:
-            self._note(f"warning: file {entry.file_id} of batch {entry.number} was not deleted: {error.message}")
+            self._note(f"file {entry.file_id} of batch {entry.number} was not deleted: {error.message}")
 
     async def _patiently(self, action: Callable[[], Awaitable[T]], patience_s: float = PATIENCE_S) -> T:
         """Try until it succeeds.
@@ -308,7 +326,7 @@ class Desk:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
             wait=wait_random_exponential(multiplier=2, max=_LONGEST_WAIT_S),
-            stop=stop_before_delay(patience_s / self.haste),
+            stop=stop_all(stop_before_delay(patience_s / self.haste), stop_after_attempt(_FEWEST_ATTEMPTS)),
             sleep=self._sleep,
             reraise=True,
         )

@@ -57,7 +57,7 @@ class Pending:
         row: dict[str, Any] = {"index": result.item.index, "fingerprint": result.fingerprint}
         row |= {name: getattr(result.item, name) for name in _ITEM}
         row["tokens"] = self.input_tokens
-        if result.attempts:
+        if result.attempts or self.transient:
             row["transient"], row["invalid"] = self.transient, self.invalid
             row |= {name: value for name in _SUMS if (value := getattr(result, name)) is not None}
         return _encode(row).encode("ascii") + b"\n"

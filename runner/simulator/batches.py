@@ -28,6 +28,8 @@ _MOST_LISTED = 100
 _USUALLY_LISTED = 20
 _MOST_PAIRS, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512
 
+_OF_WHOLE_BATCHES = frozenset({"empty_file", "too_many_tasks", "billing_hard_limit_reached"})  # not of a line
+
 
 @dataclass(slots=True)
 class Batch:
@@ -301,7 +303,8 @@ class Batches:
                 "Please try again once some in_progress batches have been completed."
             )
             return [LineError("token_limit_exceeded", message)]
-        return [] if code is None else [LineError(code, "The simulator lets this batch fail.", 1)]
+        line = None if code in _OF_WHOLE_BATCHES else 1
+        return [] if code is None else [LineError(code, "The simulator lets this batch fail.", line)]
 
     def _carry_out(self, batch: Batch, body: dict[str, Any]) -> LineAnswer:
         result = self._answer(APIS[batch.endpoint], body, batch.owner)
