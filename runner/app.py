@@ -11,12 +11,13 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from runner import open_files, parts, runs
+from runner import open_files, parts, runs, strategies
 from runner.atomic import write_text
 from runner.batches import ledger
 from runner.batches.desk import look_up
 from runner.batches.ledger import Entry
 from runner.batches.office import WAIT, Errand
+from runner.choice import settle
 from runner.clock import Clock, SystemClock
 from runner.connect import connected
 from runner.dataset.fingerprint import FileStamp, unchanged
@@ -65,6 +66,10 @@ def start(
     plan = make_plan(job)
     open_files.allow(job.limits.concurrency or 1, display(job.path))
     found = _survey(plan, console, clock)
+    plan, choice = settle(plan, found, clock.now_us(), os.environ)
+    job = plan.job
+    if choice is not None:
+        _say(choice.text(), console, clock)
     output = plan.output(found)
     base = (outputs or job.root / runs.OUTPUTS) / job.spec.name
     with _beginning(base):
@@ -72,6 +77,7 @@ def start(
         with locked(base, f"runner run {_typed(job.path)}"):
             folder = runs.create(base, clock.now_us(), job.rehearsal)
             manifest = _new_manifest(job, folder, found, output)
+            manifest.choice = None if choice is None else choice.as_json()
             try:
                 write_text(folder / SNAPSHOT, snapshot(job))
                 manifest.save(folder)
@@ -197,6 +203,12 @@ def _same_job(manifest: Manifest, folder: Path, overrides: Mapping[str, str]) ->
             where=str(path),
             hint=f"undo the change to continue, or start afresh with `runner run {_typed(path)}`",
         )
+    if job.spec.strategy_name == strategies.AUTO:
+        raise SpecError(
+            "`auto` chooses when a run begins, and this one has begun",
+            where=str(path),
+            hint="name what continues it, such as `--strategy asyncio`",
+        )
     return job
 
 
@@ -216,6 +228,12 @@ def _refuse_changed_input(manifest: Manifest, plan: Plan) -> None:
 def _typed(path: Path) -> str:
     """Return a path as it can be typed into a shell from here."""
     return shlex.quote(display(path))
+
+
+def _say(text: str, console: Console, clock: Clock) -> None:
+    display = console.open("", clock)
+    display.note(text)
+    display.close()
 
 
 def _survey(plan: Plan, console: Console, clock: Clock) -> Survey:

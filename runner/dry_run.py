@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runner.budget import Caps
+from runner.choice import BATCH, HYBRID, Choice, cost_usd, settle, way_of
+from runner.clock import SystemClock
 from runner.load import load_job
 from runner.plan import make_plan
-from runner.prices import Tariff
+from runner.prices import STANDARD, Tariff
 from runner.progress import duration
 from runner.runs import OUTPUTS
 from runner.savings import Savings, look_for_savings
@@ -36,9 +38,11 @@ class Estimate:
         output_tokens: (fewest, most) that all answers together may have; most is None without a maximum.
         cost_usd: (lowest, highest); None where price or maximum is unknown.
         cost_range: what the two ends of the cost are, in words.
-        earliest_finish_s: how long the limits alone make it take, in seconds.
+        earliest_finish_s: how long the limits alone make it take, in seconds; None without limits, and for batches.
         savings: what need not be paid for, in words.
         notes: what else to know of the models and the budget.
+        tier: at which the requests are made; also `batch` and `hybrid`.
+        auto: what `strategy: auto` takes; None: the job names its strategy.
     """
 
     job: str
@@ -59,9 +63,11 @@ class Estimate:
     earliest_finish_s: float | None
     savings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    tier: str = STANDARD
+    auto: Choice | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return dict(self.__dict__)
+        return {**self.__dict__, "auto": None if self.auto is None else self.auto.as_json()}
 
     def text(self) -> str:
         """Return the estimate for a terminal."""
@@ -82,17 +88,25 @@ class Estimate:
             out += textwrap.wrap(self.cost_range, 100, initial_indent="  range     ", subsequent_indent=" " * 12)
         for saving in self.savings:
             out += textwrap.wrap(saving, 100, initial_indent="  saving    ", subsequent_indent=" " * 12)
-        if self.earliest_finish_s is not None:
-            out.append(f"  time      at least {duration(self.earliest_finish_s)} under the limits")
-        else:
-            out.append("  time      as fast as the server answers: no rate limit is set")
+        out.append(f"  time      {self._time()}")
         out += [f"  note      {note}" for note in self.notes]
+        if self.auto is not None:
+            out += ["", *(f"  {line}" for line in self.auto.text().splitlines())]
         if self.first_request is not None:
             body = json.dumps(self.first_request, indent=2, ensure_ascii=False)
             if len(body) > _SHOWN_CHARACTERS:
                 body = body[:_SHOWN_CHARACTERS] + f"\n… ({len(body):,} characters)"
             out += ["", "the first request:", body.encode(errors="backslashreplace").decode()]
         return "\n".join(out)
+
+    def _time(self) -> str:
+        if self.tier == BATCH:
+            return "up to 24 h, as batches"
+        if self.tier == HYBRID:
+            return "by the deadline: as batches, and live what is left of them"
+        if self.earliest_finish_s is None:
+            return "as fast as the server answers: no rate limit is set"
+        return f"at least {duration(self.earliest_finish_s)} under the limits"
 
     def _cost(self) -> str:
         low, high = self.cost_usd
@@ -104,13 +118,19 @@ class Estimate:
 
 
 def dry_run(
-    job_file: Path, overrides: Mapping[str, str], today: date | None = None, *, outputs: Path | None = None
+    job_file: Path,
+    overrides: Mapping[str, str],
+    today: date | None = None,
+    *,
+    outputs: Path | None = None,
+    now_us: int | None = None,
 ) -> Estimate:
     """Estimate a job.
 
     Args:
         today: the date that models are compared with that end soon; default: today's.
         outputs: where its runs are; default: `outputs/` in the project root.
+        now_us: when the run would begin, in microseconds since 1970; default: now.
 
     Raises:
         SpecError, InputError: the job could not be run as it is.
@@ -118,13 +138,15 @@ def dry_run(
     job = load_job(job_file, overrides=overrides)
     plan = make_plan(job)
     found = plan.survey()
+    plan, auto = settle(plan, found, SystemClock().now_us() if now_us is None else now_us)
+    job, tier = plan.job, way_of(plan.job)
     plan.output(found)
     requests = [plan.builder.build(item) for item in found.sample]
     savings = look_for_savings(plan, (outputs or job.root / OUTPUTS) / job.spec.name)
     loads = [
         Workload.of(plan, of_model.sent(reuse=job.spec.reuse, dedupe=job.spec.dedupe), requests) for of_model in savings
     ]
-    costs = [load.cost_usd(of, of.asked_tier) for load, of in zip(loads, plan.tariffs, strict=True)]
+    costs = [cost_usd(load, of, tier) for load, of in zip(loads, plan.tariffs, strict=True)]
     low, high = zip(*costs, strict=True)
     least, most = zip(*(load.output_tokens for load in loads), strict=True)
     input_low, input_high = zip(*(load.input_tokens_range for load in loads), strict=True)
@@ -146,13 +168,15 @@ def dry_run(
         (sum(least), _sum(most)),
         (_rounded(_sum(low)), _rounded(_sum(high))),
         next((load for load in loads if not load.complete), loads[0]).range_in_words(plan.tariffs[0]),
-        _sum(finish_s),
+        None if tier in (BATCH, HYBRID) else _sum(finish_s),
         tuple(_savings(savings, job.spec.reuse, job.spec.dedupe)),
         (
             *(end for end in ends if end),
             *_fallback(job.spec.retry, loads, plan.tariffs),
             *_too_small(job.spec.budget, _sum(low), sum(input_low) + sum(least)),
         ),
+        tier,
+        auto,
     )
 
 

@@ -65,6 +65,7 @@ class Manifest:
         columns: name and type of every output column.
         arrow_schema: the same, exactly (base64 of Arrow's IPC form).
         summary: counted from the rows on disk when the run last ended.
+        choice: what `strategy: auto` chose, from which alternatives, and why; None: the job names its strategy.
     """
 
     run: str
@@ -84,6 +85,7 @@ class Manifest:
     sessions: list[Session] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    choice: dict[str, Any] | None = None
 
     @property
     def schema(self) -> pa.Schema:

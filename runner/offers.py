@@ -10,30 +10,46 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from runner import strategies
+from runner.choice import (
+    BATCH,
+    FLEX,
+    HYBRID,
+    WAYS,
+    Choice,
+    choice_for,
+    cost_usd,
+    needs_s,
+    refusal,
+    span_usd,
+    usd,
+    way_of,
+    workload,
+)
+from runner.clock import SystemClock
+from runner.forecast import live_s
 from runner.load import Job, load_job
-from runner.models import Models, ModelSpec
+from runner.models import Models
 from runner.plan import Plan, make_plan
 from runner.prices import STANDARD, tier_of
 from runner.problems import dotted
 from runner.progress import duration
+from runner.strategies import AUTO
 from runner.traits import ending, findings
 from runner.workload import Workload
 
 _WIDTH = 100
 _NAME_WIDTH = 32  # of a model, so that a row stays in that width
+_OF_BATCHES = (BATCH, HYBRID)
 _BATCH_ROWS = 50_000  # requests in a batch file, at most; https://developers.openai.com/api/docs/guides/batch
-_BATCH_STRATEGY = "batch_api"
-_WITHOUT_TIERS = ("decisions",)  # flex and batch are for Responses and Chat Completions
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A model at a service tier.
+    """A model at a service tier; also `batch`, and `hybrid`: batches as long as there is time, the rest live.
 
     Attributes:
         cost_usd: (lowest, highest); None where price or longest answer is unknown.
-        earliest_finish_s: how long the job's limits alone make it take; None without limits, and for a batch.
+        earliest_finish_s: how long the job's limits alone make it take; None without limits, and for batches.
         chosen: it is what the job asks for.
         notes: what to know of it, in words.
     """
@@ -48,10 +64,10 @@ class Offer:
     @property
     def finish(self) -> str:
         """When it is done, in words."""
-        if self.tier == "batch":
-            return "up to 24 h"
+        if self.tier in _OF_BATCHES:
+            return "up to 24 h" if self.tier == BATCH else "by its deadline"
         least = "no limit set" if self.earliest_finish_s is None else f"{duration(self.earliest_finish_s)} or more"
-        return f"{least}, no promise" if self.tier == "flex" else least
+        return f"{least}, no promise" if self.tier == FLEX else least
 
     def as_json(self) -> dict[str, Any]:
         return {**self.__dict__, "finish": self.finish}
@@ -66,6 +82,7 @@ class Comparison:
         unfit: models in the price table that do not fit, each with the reason.
         cost_range: what the two ends of a cost are, in words.
         remarks: further sentences.
+        auto: what `strategy: auto` would take.
     """
 
     job: str
@@ -80,9 +97,10 @@ class Comparison:
     unfit: Mapping[str, str]
     cost_range: str
     remarks: tuple[str, ...]
+    auto: Choice
 
     def as_json(self) -> dict[str, Any]:
-        return {**self.__dict__, "offers": [offer.as_json() for offer in self.offers]}
+        return {**self.__dict__, "offers": [offer.as_json() for offer in self.offers], "auto": self.auto.as_json()}
 
     def text(self) -> str:
         """Return the comparison for a terminal, in at most 100 columns."""
@@ -104,11 +122,14 @@ class Comparison:
         return "\n".join(out)
 
 
-def compare_offers(job_file: Path, overrides: Mapping[str, str], today: date | None = None) -> Comparison:
+def compare_offers(
+    job_file: Path, overrides: Mapping[str, str], today: date | None = None, *, now_us: int | None = None
+) -> Comparison:
     """Compare what a job could be run with.
 
     Args:
         today: the date that models must outlive; default: today's.
+        now_us: when a run would begin, in microseconds since 1970; default: now.
 
     Raises:
         SpecError, InputError: the job could not be run as it is.
@@ -116,10 +137,12 @@ def compare_offers(job_file: Path, overrides: Mapping[str, str], today: date | N
     job = load_job(job_file, overrides=overrides)
     plan = make_plan(job)
     found = plan.survey()
-    load = Workload.of(plan, found.rows - found.bad, [plan.builder.build(item) for item in found.sample])
+    load = workload(plan, found)
+    auto = choice_for(plan, load, SystemClock().now_us() if now_us is None else now_us)
+    own = auto.way if job.spec.strategy_name == AUTO else way_of(job)
     today = today or datetime.now(UTC).date()
     fit, unfit = _fitting(job, today)
-    offers = [offer for model in fit for offer in _of_model(job, model, load, today)]
+    offers = [offer for model in fit for offer in _of_model(job, model, load, today, own)]
     return Comparison(
         job.spec.name,
         job.spec.api,
@@ -132,7 +155,8 @@ def compare_offers(job_file: Path, overrides: Mapping[str, str], today: date | N
         tuple(sorted(offers, key=_by_cost)),
         unfit,
         load.range_in_words(plan.tariffs[0]),
-        tuple(_remarks(plan, load, offers)),
+        tuple(_remarks(plan, load, offers, auto)),
+        auto,
     )
 
 
@@ -158,28 +182,27 @@ def _fitting(job: Job, today: date) -> tuple[list[str], dict[str, str]]:
     return fit, unfit
 
 
-def _of_model(job: Job, name: str, load: Workload, today: date) -> Iterator[Offer]:
-    """Yield a model at each tier that it is offered at, and at the one that the job asks for."""
-    spec, model = job.spec, job.models.find(name)
-    asked = spec.parameters.get("service_tier")
-    batched = spec.strategy_name == _BATCH_STRATEGY
-    own = "batch" if batched else tier_of(asked)
+def _of_model(job: Job, name: str, load: Workload, today: date, own: str) -> Iterator[Offer]:
+    """Yield a model at each tier that it is offered at, and at the one that the job asks for.
+
+    Args:
+        own: the tier that the job asks for.
+    """
+    spec = job.spec
     tariff = job.models.tariff(name, spec.api)
     end = ending(name, job.models, today)
-    for tier in _tiers(model, spec.api, own if name in spec.models else None):
+    for tier in _tiers(name, spec.api, job.models, own if name in spec.models else None):
         chosen = name in spec.models and tier == own
         notes = ["this job"] if chosen else []
         notes += [end.removeprefix(f"{name} ")] if end else []
-        if tier == "batch":
-            notes += list(_batch_notes(load.rows, asked))
-        limits = None if tier == "batch" else load.earliest_finish_s(job.limits)
-        yield Offer(name, tier, load.cost_usd(tariff, tier), limits, chosen, tuple(notes))
+        if tier in _OF_BATCHES:
+            notes += list(_batch_notes(load.rows, spec.parameters.get("service_tier")))
+        limits = None if tier in _OF_BATCHES else load.earliest_finish_s(job.limits)
+        yield Offer(name, tier, cost_usd(load, tariff, tier), limits, chosen, tuple(notes))
 
 
-def _tiers(model: ModelSpec | None, api: str, own: str | None) -> list[str]:
-    tiers = [STANDARD]
-    if model is not None and api not in _WITHOUT_TIERS:
-        tiers += [tier for tier, offered in (("flex", model.flex), ("batch", model.batch)) if offered]
+def _tiers(name: str, api: str, models: Models, own: str | None) -> list[str]:
+    tiers = [way for way in WAYS if refusal(way, name, api, models) is None]
     return tiers if own is None or own in tiers else [*tiers, own]
 
 
@@ -191,14 +214,23 @@ def _batch_notes(rows: int, asked: str | None) -> Iterator[str]:
         yield f"{math.ceil(rows / _BATCH_ROWS):,} files"
 
 
-def _remarks(plan: Plan, load: Workload, offers: list[Offer]) -> Iterator[str]:
+def _remarks(plan: Plan, load: Workload, offers: list[Offer], auto: Choice) -> Iterator[str]:
     """Yield what is to be said of all offers."""
     job = plan.job
+    asked = job.spec.strategy_name == AUTO
+    yield f"{'`auto` takes' if asked else '`strategy: auto` would take'} {auto.way}: {auto.reason}."
+    if auto.warning is not None:
+        yield f"warning: {auto.warning}."
     yield "earliest finish: what the job's limits allow, the same for every model; the server's own time comes on top."
     yield "Caching may make it cheaper, or with a price for writing dearer; it cannot be promised, so it is left out."
-    if any(offer.tier == "batch" for offer in offers) and _BATCH_STRATEGY not in strategies.names():
-        yield "batch is there for comparison: no strategy of this version submits batches."
-    if any(offer.tier == "flex" for offer in offers):
+    if any(offer.tier == HYBRID for offer in offers):
+        live = live_s(load.rows * len(job.spec.models), load.tokens_per_request, job.limits)
+        away = duration(needs_s(HYBRID, live))
+        yield (
+            "batch is `strategy: batch_api`; hybrid is that with `deadline` and `finish_with: asyncio`: what is not "
+            f"done in time is sent live, at the standard price. Its deadline must be {away} away or more."
+        )
+    if any(offer.tier == FLEX for offer in offers):
         yield "flex is set with `parameters: {service_tier: flex}`; `retry.flex_fallback` bounds its waits."
     api: str = job.spec.api
     if _asks_questions(job) and api != "decisions":
@@ -217,10 +249,11 @@ def _decisions(model: str, models: Models, load: Workload, own: Offer) -> Iterat
     if low is None or high is None or own_low is None:
         return
     least, most = own_low - low, None if own_high is None else own_high - high
+    said = f"`api: decisions` would ask the same of {model} for {span_usd(cost)}: that saves"
     if least > 0:
-        yield f"`api: decisions` would ask the same of {model} for {_span(cost)}: that saves {_span((least, most))}."
+        yield f"{said} {span_usd((least, most))}."
     elif most is not None and most > 0:
-        yield f"`api: decisions` would ask the same of {model} for {_span(cost)}: that saves up to {_usd(most)}."
+        yield f"{said} up to {usd(most)}."
 
 
 def _asks_questions(job: Job) -> bool:
@@ -238,7 +271,7 @@ def _by_cost(offer: Offer) -> tuple[bool, float, float, str, str]:
 def _table(offers: tuple[Offer, ...]) -> Iterator[str]:
     """Yield the offers as lines; notes that do not fit beside a row stand below it."""
     head = ("model", "tier", "cost", "earliest finish")
-    rows = [(_shortened(offer.model), offer.tier, _span(offer.cost_usd), offer.finish) for offer in offers]
+    rows = [(_shortened(offer.model), offer.tier, span_usd(offer.cost_usd), offer.finish) for offer in offers]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
 
     def line(cells: tuple[str, ...], mark: str = " ") -> str:
@@ -256,18 +289,3 @@ def _table(offers: tuple[Offer, ...]) -> Iterator[str]:
 
 def _shortened(name: str) -> str:
     return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}…"
-
-
-def _span(cost_usd: tuple[float | None, float | None]) -> str:
-    low, high = cost_usd
-    if low is None:
-        return "unknown"
-    if high is None:
-        return f"at least {_usd(low)}"
-    return _usd(low) if _usd(low) == _usd(high) else f"{_usd(low)} to {_usd(high)}"
-
-
-def _usd(amount: float) -> str:
-    if 0 < amount < 0.000_05:
-        return "under $0.0001"
-    return f"${amount:,.2f}" if amount >= 100 else f"${amount:,.4f}"

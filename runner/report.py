@@ -43,6 +43,9 @@ def report(manifest: Manifest, folder: Path) -> str:
     if len(manifest.endpoints) > 1:
         shares = [f"{name} {rows:,}" for name, rows in summary.get("endpoints", {}).items()]
         out += _table([("endpoints", ", ".join(shares))])
+    if manifest.choice is not None:
+        out += _table([("auto", f"{manifest.choice['way']}: {manifest.choice['reason']}")])
+        out += _table([("warning", manifest.choice["warning"])])
     out += _table([("warning", text) for text in manifest.sessions[-1].warnings] if manifest.sessions else [])
     for first, *more in evaluation_lines(summary.get("evaluation", {})):
         out += [*_table([("accuracy", first)]), *(f"            {line}" for line in more)]

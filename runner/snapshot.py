@@ -12,6 +12,8 @@ from runner.yaml_dialect import dump
 ANSWER_KEYS = ("input", "prompt", "output", "model", "api", "parameters", "endpoint")
 """The keys of a job that decide what its answers are, and which rows and parts they stand in."""
 
+_SAYS_NOTHING = (("parameters", "service_tier"),)  # about the answers: it is how soon they come, and for how much
+
 
 def as_run(job: Job) -> dict[str, Any]:
     """The job as plain data, with all defaults, and with the text of the prompt and schema files it refers to."""
@@ -58,7 +60,10 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         new: the same of the other job.
     """
     return [
-        dotted(at) for key in ANSWER_KEYS for at in _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), (key,))
+        dotted(at)
+        for key in ANSWER_KEYS
+        for at in _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), (key,))
+        if at not in _SAYS_NOTHING
     ]
 
 

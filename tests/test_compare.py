@@ -135,6 +135,7 @@ def test_a_signal_keeps_the_rounds_that_were_completed(project: Make) -> None:
     ("options", "said"),
     [
         (["--strategies", "threds"], "`strategy` must be one of `sequential`, `threads`"),
+        (["--strategies", "asyncio,auto"], "`auto` cannot be compared: it does not send requests one by one"),
         (["--n", "101"], "--n asks for 101 rows, and the input has 100\nhint: `--n 100` takes them all"),
         (["--concurrency", "4,x"], "--concurrency takes whole numbers from 1 up, got `4,x`"),
         (["--strategies", "asyncio"], "there is nothing to compare asyncio with"),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,19 +16,6 @@ from runner.validation import check
 from runner.yaml_source import parse as parse_yaml
 
 Zone = Callable[[str], None]
-
-
-@pytest.fixture
-def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Zone]:
-    """Set this machine's time zone: `zone("Europe/Berlin")`."""
-
-    def to(name: str) -> None:
-        monkeypatch.setenv("TZ", name)
-        time.tzset()
-
-    yield to
-    monkeypatch.undo()
-    time.tzset()
 
 
 def us(text: str) -> int:

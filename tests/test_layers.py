@@ -67,6 +67,7 @@ ORDER = [
         "strategies.to_thread",
         "strategies.asyncio",
         "strategies.processes",
+        "strategies.auto",
     },
     {"batches", "store", "summary", "spending", "sessions", "plan", "progress", "differences"},
     {
@@ -77,6 +78,7 @@ ORDER = [
         "export",
         "listing",
         "workload",
+        "choice",
         "savings",
         "dry_run",
         "offers",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,15 @@ def test_costs_computed_by_hand(here: Project) -> None:
     assert costs["gpt-6-luna", "standard"] == (0.001_005, 0.001_5)  # 10 x (1,000 x 0.10 + 1 or 100 x 0.50)
     assert costs["gpt-6-luna", "flex"] == (0.000_503, 0.000_75)  # half
     assert costs["gpt-6-luna", "batch"] == (0.000_503, 0.000_75)
+    assert costs["gpt-6-luna", "hybrid"] == (0.000_503, 0.001_5)  # between half and full
     assert costs["gpt-6-sol", "standard"] == (0.020_1, 0.03)  # 10 x (1,000 x 2.00 + 1 or 100 x 10.00)
     assert costs["gpt-4o-mini", "standard"] == (0.001_506, 0.002_1)  # 10 x (1,000 x 0.15 + 1 or 100 x 0.60)
 
 
 def test_models_and_tiers_the_cheapest_first_and_the_jobs_own_marked(here: Project) -> None:
     found = compared(here)
-    assert [offer.tier for offer in found.offers if offer.model == "gpt-4o-mini"] == ["batch", "standard"]
-    assert len(found.offers) == 7 * 3 - 1  # one of them is not offered at flex
+    assert [offer.tier for offer in found.offers if offer.model == "gpt-4o-mini"] == ["batch", "hybrid", "standard"]
+    assert len(found.offers) == 7 * 4 - 1  # one of them is not offered at flex
     highest = [offer.cost_usd[1] for offer in found.offers]
     assert highest == sorted(highest, key=float)  # type: ignore[arg-type]
     assert [(offer.model, offer.tier) for offer in found.offers if offer.chosen] == [("gpt-6-luna", "standard")]
@@ -69,9 +71,11 @@ def test_the_earliest_finish(here: Project) -> None:
         "standard": ("10.0 s or more", 10.0),
         "flex": ("10.0 s or more, no promise", 10.0),
         "batch": ("up to 24 h", None),
+        "hybrid": ("by its deadline", None),
     }
     unlimited = compared(here, **{"limits.requests_per_minute": "null"})
-    assert {offer.finish for offer in unlimited.offers} == {"no limit set", "no limit set, no promise", "up to 24 h"}
+    finishes = {"no limit set", "no limit set, no promise", "up to 24 h", "by its deadline"}
+    assert {offer.finish for offer in unlimited.offers} == finishes
 
 
 def test_models_that_do_not_take_the_jobs_parameters_are_left_out_and_it_is_said_why(here: Project) -> None:
@@ -96,7 +100,7 @@ def test_a_tier_that_a_model_is_not_offered_at_does_not_rule_the_model_out(here:
 def test_the_jobs_own_tier_is_there_whatever_it_is(here: Project) -> None:
     costs = table(compared(here, **{"parameters.service_tier": "priority"}))
     assert costs["gpt-6-luna", "priority"] == (0.002_01, 0.003)  # twice
-    assert [tier for _, tier in costs if tier not in ("standard", "flex", "batch")] == ["priority"]
+    assert [tier for _, tier in costs if tier not in ("standard", "flex", "batch", "hybrid")] == ["priority"]
 
 
 def test_a_model_that_ends_soon_says_so_and_one_that_has_ended_is_left_out(here: Project) -> None:
@@ -154,18 +158,53 @@ def test_as_text(here: Project) -> None:
             "",
             "  model       tier      cost                earliest finish",
             "  gpt-6-luna  batch     $0.0005 to $0.0008  up to 24 h       ends on 2026-12-11",
+            "  gpt-6-luna  hybrid    $0.0005 to $0.0015  by its deadline  ends on 2026-12-11",
             "* gpt-6-luna  standard  $0.0010 to $0.0015  10.0 s or more   this job; ends on 2026-12-11",
             "  other       standard  $0.0201 to $0.0300  10.0 s or more",
             "",
             "  cost: from the shortest answers that fit to the longest allowed. 4 characters count as a token,",
             "    nothing is cached, no row is sent twice.",
+            "  `strategy: auto` would take batch: the cheapest way.",
             "  earliest finish: what the job's limits allow, the same for every model; the server's own time",
             "    comes on top.",
             "  Caching may make it cheaper, or with a price for writing dearer; it cannot be promised, so it is",
             "    left out.",
-            "  batch is there for comparison: no strategy of this version submits batches.",
+            "  batch is `strategy: batch_api`; hybrid is that with `deadline` and `finish_with: asyncio`: what is",
+            "    not done in time is sent live, at the standard price. Its deadline must be 15 min 12 s away or",
+            "    more.",
         ]
     )
+
+
+# 2026-11-20 21:00 in UTC
+NOW_US = 1_795_208_400_000_000
+
+
+def test_which_of_them_auto_would_take_with_the_deadline_of_the_job(here: Project, zone: Callable[[str], None]) -> None:
+    zone("UTC")
+
+    def auto(**overrides: str) -> tuple[str, list[str], list[str]]:
+        found = compare_offers(here.job_file, overrides, TODAY, now_us=NOW_US)
+        own = [offer.tier for offer in found.offers if offer.chosen]
+        return found.auto.way, own, [line for line in found.remarks if "auto" in line or "warning" in line]
+
+    cheapest = "the cheapest way, and the soonest of those that cost the same."
+    assert auto() == ("flex", ["standard"], [f"`strategy: auto` would take flex: {cheapest}"])
+    assert auto(strategy="auto") == ("flex", ["flex"], [f"`auto` takes flex: {cheapest}"])
+    way, own, said = auto(strategy="{name: auto, deadline: 06:00}", model="gpt-4o-mini")
+    assert (way, own) == ("hybrid", ["hybrid"])
+    meets = "the cheapest way that meets the deadline 06:00 (2026-11-21 06:00, in 9 h 0 min)."
+    assert said == [f"`auto` takes hybrid: {meets}"]
+    way, own, said = auto(strategy="{name: auto, deadline: 5s}", model="gpt-4o-mini")
+    assert (way, own) == ("standard", ["standard"])
+    assert said == [
+        "`auto` takes standard: the fastest way.",
+        "warning: the deadline 5s (2026-11-20 21:00, in 5.0 s) cannot be met: "
+        "standard would finish at about 2026-11-20 21:00.",
+    ]
+    batches = "{name: batch_api, deadline: 2h, finish_with: asyncio}"
+    assert auto(strategy=batches)[:2] == ("flex", ["hybrid"])
+    assert auto(strategy="batch_api")[:2] == ("flex", ["batch"])
 
 
 def test_the_command(here: Project) -> None:
@@ -180,7 +219,9 @@ def test_the_command(here: Project) -> None:
 
 
 def test_a_dry_run_agrees_with_the_offer_that_the_job_has_chosen(here: Project) -> None:
-    for overrides in ({}, {"parameters.service_tier": "flex"}, {"model": "gpt-4o-mini"}):
+    hybrid = "{name: batch_api, deadline: 8h, finish_with: asyncio}"
+    strategies = [{"strategy": strategy} for strategy in ("batch_api", hybrid, "auto", "{name: auto, deadline: 1m}")]
+    for overrides in ({}, {"parameters.service_tier": "flex"}, {"model": "gpt-4o-mini"}, *strategies):
         [own] = [offer for offer in compared(here, **overrides).offers if offer.chosen]
         found = dry_run(here.job_file, overrides, TODAY)
         assert (found.cost_usd, found.earliest_finish_s) == (own.cost_usd, own.earliest_finish_s)

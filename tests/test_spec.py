@@ -150,15 +150,15 @@ input: {path: x, format: cvs}
     hint: did you mean `csv`?
 
 strategy: ray
-    error: `strategy` must be one of `sequential`, `threads`, `to_thread`, `asyncio` or `processes`, got "ray"
+    error: `strategy` must be one of `sequential`, `threads`, `to_thread`, `asyncio`, `processes`, `batch_api` or `auto`, got "ray"
     hint: docs/strategies.md tells what each is for
 
 strategy: asyncoi
-    error: `strategy` must be one of `sequential`, `threads`, `to_thread`, `asyncio` or `processes`, got "asyncoi"
+    error: `strategy` must be one of `sequential`, `threads`, `to_thread`, `asyncio`, `processes`, `batch_api` or `auto`, got "asyncoi"
     hint: did you mean `asyncio`?
 
 strategy: {name: tread, workers: 3}
-    error: `strategy.name` must be one of `sequential`, `threads`, `to_thread`, `asyncio` or `processes`, got "tread"
+    error: `strategy.name` must be one of `sequential`, `threads`, `to_thread`, `asyncio`, `processes`, `batch_api` or `auto`, got "tread"
     hint: did you mean `threads`?
 
 strategy: {workers: 3}
@@ -167,7 +167,7 @@ strategy: {workers: 3}
 
 strategy: [threads]
     error: `strategy` must be a name, or a mapping with `name`, got a list
-    hint: there is `sequential`, `threads`, `to_thread`, `asyncio` and `processes`
+    hint: there is `sequential`, `threads`, `to_thread`, `asyncio`, `processes`, `batch_api` and `auto`
 
 # keys
 
@@ -511,7 +511,7 @@ api: chat
 parameters: {max_output_tokens: 2}
     error: `parameters.max_output_tokens` is not a parameter of chat completions
     hint: did you mean `max_completion_tokens`?
-"""
+"""  # noqa: E501
 
 
 def cases() -> list[tuple[str, str]]:
@@ -711,6 +711,9 @@ def test_the_job_schema_is_valid_and_describes_every_key() -> None:
         (MINIMAL + "strategy: {name: threads, workers: 8}\n", True),
         (MINIMAL + "strategy: {name: threads, workers: 0}\n", False),
         (MINIMAL + "strategy: {name: asyncio, workers: 8}\n", False),
+        (MINIMAL + "strategy: auto\n", True),
+        (MINIMAL + "strategy: {name: auto, deadline: 06:00}\n", True),
+        (MINIMAL + "strategy: {name: auto, deadline: 8}\n", False),
         (MINIMAL + "limits: {concurrency: 0}\n", False),
         (MINIMAL + "nmae: x\n", False),
     ],

@@ -119,9 +119,15 @@ def compare(
 def _contestants(job_file: Path, overrides: Mapping[str, str], choice: Choice) -> list[Contestant]:
     """Return every combination once: `sequential` has but one concurrency."""
     base = load_job(job_file, overrides=overrides, environ=os.environ)
+    untimed = (strategies.BATCH, strategies.AUTO)
+    own = "asyncio" if base.spec.strategy_name in untimed else base.spec.strategy_name
     ways = list(dict.fromkeys(choice.strategies)) or (
-        [base.spec.strategy_name] if choice.concurrencies or choice.models else list(strategies.OWN)
+        [own] if choice.concurrencies or choice.models else list(strategies.TIMED)
     )
+    for name in ways:
+        if name in untimed:
+            message = f"`{name}` cannot be compared: it does not send requests one by one"
+            raise SpecError(message, hint=f"there is {listed(strategies.TIMED)}")
     unknown = [name for name in ways if name not in strategies.names()]
     if unknown:
         load_job(job_file, overrides={**overrides, "strategy": json.dumps(unknown[0])})  # says what there is

@@ -16,6 +16,8 @@ from runner.records import Item, Request, Result
 from runner.sections import Section
 
 GROUP = "runner.strategies"
+AUTO = "auto"
+BATCH = "batch_api"
 
 SendOne = Callable[[Request], Awaitable[Result]]
 SendNow = Callable[[Request], Result]
@@ -88,9 +90,12 @@ _OWN = {
     "to_thread": "runner.strategies.to_thread:ToThreadStrategy",
     "asyncio": "runner.strategies.asyncio:AsyncioStrategy",
     "processes": "runner.strategies.processes:ProcessesStrategy",
-    "batch_api": "runner.strategies.batch_api:BatchApiStrategy",
+    BATCH: "runner.strategies.batch_api:BatchApiStrategy",
+    AUTO: "runner.strategies.auto:AutoStrategy",
 }
 OWN = tuple(_OWN)
+TIMED = tuple(name for name in OWN if name not in (BATCH, AUTO))
+"""Those that send requests one by one, and so can be timed."""
 
 
 def names() -> list[str]:
