@@ -48,19 +48,20 @@ main()
 """
 
 CLIENT = "runner.openai_batches.BatchClient"
+LEDGER, STORE = "runner.batches.ledger.Ledger", "runner.store.ResultStore"
 POINTS = [
-    *(f"{CLIENT}.{call} {when} {number}" for call in ("upload", "create") for when in ("before", "after") for number in (1, 2)),
+    f"{CLIENT}.upload before 1", f"{CLIENT}.upload after 1", f"{CLIENT}.upload before 2", f"{CLIENT}.upload after 2",
+    f"{CLIENT}.create before 1", f"{CLIENT}.create after 1", f"{CLIENT}.create before 2", f"{CLIENT}.create after 2",
     f"{CLIENT}.retrieve after 1",
-    *(f"{CLIENT}.{call} {when} 1" for call in ("download", "delete_file") for when in ("before", "after")),
-    *(f"runner.batches.ledger.Ledger.save {when} {number}" for when, number in (("before", 1), ("after", 2), ("after", 4), ("before", 5))),
-    *(f"runner.batches.ledger.Ledger.{call} {when} 1" for call, when in (("add", "after"), ("collected", "before"), ("collected", "after"))),
+    f"{CLIENT}.download before 1", f"{CLIENT}.download after 1",
+    f"{CLIENT}.delete_file before 1", f"{CLIENT}.delete_file after 1",
+    f"{LEDGER}.add after 1",
+    f"{LEDGER}.save before 1", f"{LEDGER}.save after 2", f"{LEDGER}.save after 4", f"{LEDGER}.save before 5",
+    f"{LEDGER}.collected before 1", f"{LEDGER}.collected after 1",
     "runner.batches.packing.Packing.add after 30",
-    "runner.store.ResultStore.append after 37",
-    "runner.store.ResultStore.append after 60",
-    "runner.store.ResultStore.secure before 1",
-    "runner.store.ResultStore.secure after 1",
-    "runner.store.ResultStore._seal before 1",
-    "runner.store.ResultStore._seal after 2",
+    f"{STORE}.append after 37", f"{STORE}.append after 60",
+    f"{STORE}.secure before 1", f"{STORE}.secure after 1",
+    f"{STORE}._seal before 1", f"{STORE}._seal after 2",
 ]  # fmt: skip
 
 
