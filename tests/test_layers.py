@@ -54,7 +54,7 @@ ORDER = [
         "snapshot",
     },
     {"template", "limits", "budget", "gate", "blocking", "retry", "dataset", "client", "journal", "layout"},
-    {"tally", "pace", "simulator", "agreement", "stats", "answer_index"},
+    {"tally", "pace", "simulator", "agreement", "stats", "answer_index", "twins"},
     {"openai_errors", "openai_client", "dialects", "output", "requests", "manifest", "places", "evaluate"},
     {"answer", "answer_stats", "questions", "questionnaire"},
     {"call", "parts", "part_rows", "earlier", "known", "runs", "steady", "workers"},
