@@ -7,14 +7,15 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
+
+from pydantic_core import from_json, to_json
 
 from runner.errors import FatalError
 from runner.records import Key
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # ASCII only: any text survives, lone surrogates too
+_spelled_out = json.JSONEncoder(separators=(",", ":")).encode  # ASCII only: any text survives, lone surrogates too
 _KEY = re.compile(rb'\{"_index":(\d+)(?:,"_model_number":(\d+))?[,}]')
 
 
@@ -30,7 +31,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: int | None = None
-        self._lines: list[str] = []
+        self._lines: list[bytes] = []
         self._dirty = False
         self._closing = threading.Lock()  # a file is never synced while it is being closed
 
@@ -53,8 +54,8 @@ class Journal:
             return
         if self._file is None:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self._lines.append("")
-        content = "\n".join(self._lines).encode("ascii")
+        self._lines.append(b"")
+        content = b"\n".join(self._lines)
         self._lines.pop()
         written = os.write(self._file, content)
         if written != len(content):
@@ -92,8 +93,22 @@ class Journal:
                 self._file = None
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+def _encode(row: dict[str, Any]) -> bytes:
+    """Return a row as JSON, exactly: integers of any size, and NaN, which orjson would make null."""
+    try:
+        return to_json(row, inf_nan_mode="constants")
+    except ValueError:  # a lone surrogate has no UTF-8
+        return _spelled_out(row).encode("ascii")
+
+
+def _decode(line: bytes) -> Any:
+    try:
+        return from_json(line)
+    except ValueError:  # a lone surrogate, or no JSON
+        return json.loads(line)
+
+
+class Line(NamedTuple):
     """Where a row stands in a journal: its key, and the bytes that hold it."""
 
     key: Key
@@ -135,9 +150,8 @@ def read(path: Path, batch_bytes: int = 4 << 20) -> Iterator[list[dict[str, Any]
             if size >= batch_bytes and line.key[0] != batch[-1]["_index"]:
                 yield batch
                 batch, size = [], 0
-            file.seek(line.offset)
             try:
-                batch.append(json.loads(file.read(line.length)))
+                batch.append(_decode(os.pread(file.fileno(), line.length, line.offset)))
             except ValueError:
                 raise _damaged(path, line.offset) from None
             size += line.length
@@ -158,7 +172,7 @@ def repair(path: Path) -> set[Key]:
             if not line.endswith(b"\n"):
                 break
             try:
-                row = json.loads(line)
+                row = _decode(line)
                 keys.add(key_of(row))
             except (ValueError, KeyError, TypeError):
                 if file.read(1):
@@ -204,7 +218,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        row = json.loads(line)
+        row = _decode(line)
     except ValueError:
         return None
     return row if isinstance(row, dict) else None
