@@ -16,6 +16,7 @@ from runner.errors import FatalError
 from runner.records import Key
 
 _spelled_out = json.JSONEncoder(separators=(",", ":")).encode  # ASCII only: any text survives, lone surrogates too
+_READ_BYTES = 1 << 20  # reading lets other threads in, and getting back may take 5 ms: so seldom
 _KEY = re.compile(rb'\{"_index":(\d+)(?:,"_model_number":(\d+))?[,}]')
 
 
@@ -79,18 +80,28 @@ class Journal:
             self._sync()
 
     def _sync(self) -> None:
-        if self._dirty and self._file is not None:
-            self._dirty = False
-            os.fsync(self._file)
+        if not self._dirty:
+            return
+        self._dirty = False
+        file = os.open(self.path, os.O_RDONLY) if self._file is None else self._file
+        try:
+            os.fsync(file)
+        finally:
+            if self._file is None:
+                os.close(file)
+
+    def release(self) -> None:
+        """Have no file open; the next `write` opens it again. What it holds is not synced by that."""
+        with self._closing:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
 
     def close(self) -> None:
         """Write, sync and close; a later `write` opens it again."""
         self.write()
-        with self._closing:
-            if self._file is not None:
-                self._sync()
-                os.close(self._file)
-                self._file = None
+        self.sync()
+        self.release()
 
 
 def _encode(row: dict[str, Any]) -> bytes:
@@ -123,7 +134,7 @@ def lines(path: Path) -> list[Line]:
     """
     found: dict[Key, Line] = {}
     offset = 0
-    with open(path, "rb") as file:
+    with open(path, "rb", _READ_BYTES) as file:
         for line in file:
             if not line.endswith(b"\n"):
                 break
@@ -141,17 +152,23 @@ def key_of(row: dict[str, Any]) -> Key:
     return row["_index"], row.get("_model_number", 0)
 
 
-def read(path: Path, batch_bytes: int = 4 << 20) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of a journal in order of their keys, in batches of about `batch_bytes` that part no input row."""
+def read(path: Path, batch_bytes: int = 4 << 20, whole_bytes: int = 32 << 20) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of a journal in order of their keys, in batches of about `batch_bytes` that part no input row.
+
+    Args:
+        whole_bytes: a larger journal is not read at once, but row by row.
+    """
     batch: list[dict[str, Any]] = []
     size = 0
     with open(path, "rb") as file:
+        whole = file.read() if path.stat().st_size <= whole_bytes else b""
         for line in lines(path):
             if size >= batch_bytes and line.key[0] != batch[-1]["_index"]:
                 yield batch
                 batch, size = [], 0
+            row = whole[line.offset : line.offset + line.length] or os.pread(file.fileno(), line.length, line.offset)
             try:
-                batch.append(_decode(os.pread(file.fileno(), line.length, line.offset)))
+                batch.append(_decode(row))
             except ValueError:
                 raise _damaged(path, line.offset) from None
             size += line.length
