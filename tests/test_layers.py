@@ -55,7 +55,7 @@ ORDER = [
         "load",
         "snapshot",
     },
-    {"template", "limits", "budget", "gate", "flex", "blocking", "retry", "dataset", "client", "journal", "layout"},
+    {"template", "shared_limits", "limits", "budget", "gate", "flex", "blocking", "retry", "dataset", "client", "journal", "layout"},
     {"tally", "pace", "simulator", "agreement", "stats", "answer_index", "twins"},
     {"openai_errors", "openai_client", "dialects", "output", "requests", "manifest", "places", "evaluate"},
     {"openai_batches"},
