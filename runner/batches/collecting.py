@@ -169,7 +169,7 @@ class Collector:
                 for line in file:
                     try:
                         value = json.loads(line)
-                    except ValueError:
+                    except (ValueError, RecursionError):
                         value = None
                     if isinstance(value, dict):
                         yield value
