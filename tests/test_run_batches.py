@@ -481,3 +481,46 @@ def test_input_files_are_deleted_although_the_server_fails_at_times(batched: Mak
         here = batched(server, rows=20)
         assert here.work().ok == 20
         assert server.stats()["files"]["uploads_present"] == 0
+
+
+def test_a_file_that_is_missing_and_one_that_is_too_many(batched: Make) -> None:
+    with batching(api_keys=[KEY]) as server:
+        here = refused(batched, server)
+        folder = here.latest / "batches"
+        for name in ("batch-00001", "batch-00001.rows"):
+            [path] = folder.glob(f"{name}.json*")
+            path.with_stem(f"{path.stem} (copy)").write_bytes(path.read_bytes())
+            path.with_name(path.name.replace(".", " (copy).", 1)).write_bytes(path.read_bytes())
+        rows = folder / "batch-00001.rows.jsonl"
+        rows.rename(folder / "moved")
+        assert here.runner("resume", exits=4).error.splitlines() == [
+            "error: a file of batch 1 is missing, which has not been collected",
+            f"  --> {rows}",
+            f"hint: restore it from a copy, or delete {folder / 'batch-00001.json'} "
+            "to have its rows sent, and paid, again",
+        ]
+        (folder / "moved").rename(rows)
+        here.runner("resume")
+        assert here.table().num_rows == 20
+        assert server.stats()["batches"]["created"] == 1
+
+
+def test_the_deadline_of_a_retry_counts_from_its_own_beginning(batched: Make) -> None:
+    deadline = {"name": "batch_api", "deadline": "12h"}
+    with batching(batches={"script": [{"only_errors": 500}]}) as server:
+        here = batched(server, rows=20, strategy=deadline, retry={"max_attempts": 1}, stop={"max_error_rate": None})
+        assert here.work().failed == 20
+        record = here.latest / "run.json"
+        began = here.manifest()["sessions"][0]["started_at"]
+        record.write_text(record.read_text().replace(began, "2026-01-01T00:00:00.000Z"))
+        assert here.work_on(retry=True).ok == 20
+        assert server.stats()["tokens"]["input"] == 0, "nothing went live"
+
+
+def test_a_line_that_no_json_reader_takes_is_none(batched: Make) -> None:
+    with batching(batches={"speed": 1000, "duration_s": 3600}) as server:
+        here = batched(server, rows=20)
+        here.run("--detach")
+        (here.latest / "batches" / "batch-00001.output.jsonl").write_bytes(b"[" * 100_000 + b"\n" + b"{}\n" * 30)
+        here.runner("resume", "--wait")
+        assert server.stats()["batches"]["batch_requests"] == 40, "what was answered cannot be read"
