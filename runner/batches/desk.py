@@ -35,6 +35,7 @@ _LONGEST_WAIT_S = 120.0
 _LOOK_BACK_US = 2 * 86_400_000_000  # before a batch was packed, because clocks differ
 _LOOKS = 3  # for a batch whose creation was not confirmed, before it is created again
 _LOOK_S = 5.0
+_SILENT_LOOKS = 5  # that bring nothing, before the user is told
 _METADATA_KEY = "runner_batch"
 
 
@@ -88,6 +89,7 @@ class Desk:
         self._stop = stop
         self._note = note
         self._keep_files = keep_files
+        self._silent = 0
 
     @property
     def haste(self) -> float:
@@ -301,12 +303,16 @@ class Desk:
         endpoint = self._endpoint(entry)
         try:
             state = await endpoint.client.retrieve(entry.batch_id)
-        except TransientError:
+        except TransientError as error:
+            self._silent += 1
+            if self._silent == _SILENT_LOOKS:
+                self._note(f"endpoint `{entry.endpoint}` does not say how its batches are: {error.message}; asking on")
             return None
         except FatalError as error:
             if endpoint.embedded and error.kind == "not_found":
                 raise Gone from error
             raise self._with_way_out(entry, error) from error
+        self._silent = 0
         before = entry.status
         _heard(entry, state)
         if state.ended:
