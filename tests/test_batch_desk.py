@@ -20,8 +20,9 @@ T = TypeVar("T")
 
 
 def state(key: str) -> BatchState:
+    never: list[Any] = [None] * 8
     return BatchState(
-        "batch_1", "validating", "file-1", None, None, (), 0, 0, 0, 0, *[None] * 8, metadata={"runner_batch": key}
+        "batch_1", "validating", "file-1", None, None, (), 0, 0, 0, 0, *never, metadata={"runner_batch": key}
     )
 
 
