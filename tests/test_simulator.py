@@ -191,7 +191,7 @@ def test_retry_after_can_be_left_out():
     against(story, faults={"rate_limit": 1}, retry_after_s=None)
 
 
-def test_cut_connections_break_off_before_and_within_the_answer():
+def test_cut_connections_break_off_before_and_within_the_answer(caplog: pytest.LogCaptureFixture):
     kinds: set[type[Exception]] = set()
 
     async def story(client: Client, _: Simulator) -> None:
@@ -203,6 +203,7 @@ def test_cut_connections_break_off_before_and_within_the_answer():
     stats = against(story, faults={"cut": 1})
     assert kinds == {aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError}
     assert stats["faults"] == {"cut": 12}
+    assert caplog.text == "", "a rehearsal shows no traceback for it"
     assert (stats["statuses"], stats["abandoned"], stats["in_flight"]) == ({}, 0, 0)
 
 

@@ -195,7 +195,7 @@ class _Server(web.Server):
         finally:
             service.stats.ended()
         await _send_part(request, answer)
-        raise ConnectionResetError("cut on purpose")  # aiohttp takes it for the client's doing, and says nothing
+        return web.Response()  # which goes nowhere: aiohttp would report an error at length
 
     async def _answer(self, request: web.BaseRequest) -> Answer:
         method, path, headers = request.method, request.path, request.headers
