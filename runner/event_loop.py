@@ -18,6 +18,10 @@ def run_loop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as loop:
             loop.run(work())
+    except RuntimeError as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        raise KeyboardInterrupt from None  # it came just as uvloop started or ended, and left it half open
     finally:
         gc.unfreeze()  # a notebook lives on
 

@@ -1,4 +1,4 @@
-"""The pipeline: how it ends."""
+"""The pipeline and its event loop: how they end."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from stored import store
 from virtual_time import VirtualClock, run
 
 from runner.dialects import dialect
+from runner.event_loop import run_loop
 from runner.pipeline import Pipeline
 from runner.requests import RequestBuilder
 from runner.stop import Stop
@@ -46,3 +48,19 @@ def test_a_second_signal_at_the_very_end_is_no_bug(tmp_path: Path) -> None:
             await strategy.pipeline
 
     run(main())
+
+
+def test_a_signal_while_the_loop_is_being_closed_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(asyncio.SelectorEventLoop):
+        """As uvloop is when the signal comes at the wrong moment."""
+
+        async def shutdown_asyncgens(self) -> None:
+            raise KeyboardInterrupt
+
+        def close(self) -> None:
+            super().close()
+            raise RuntimeError("Cannot close a running event loop")
+
+    monkeypatch.setattr("uvloop.new_event_loop", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_loop(lambda: asyncio.sleep(0))
