@@ -277,8 +277,9 @@ def test_a_budget_bounds_what_is_submitted(batched: Make) -> None:
 
 def test_detach_and_come_back(batched: Make) -> None:
     with batching(batches={"speed": 1000, "duration_s": 3600}) as server:
-        here = batched(server, rows=60)
+        here = batched(server, rows=60, strategy={"name": "batch_api", "deadline": "9d"})
         done = here.run("--detach")
+        assert "warning: only a run that waits keeps its deadline: `runner resume --wait` sends" in done.stderr
         assert "its batches are being carried out" in done.stdout
         assert f"look again:   runner resume {here.latest.relative_to(here.folder)}" in done.stdout
         assert here.manifest()["status"] == "waiting"
@@ -463,6 +464,18 @@ def test_a_batch_that_the_server_does_not_know_can_be_given_up(batched: Make) ->
         path.unlink()
         here.runner("resume")
         assert_whole(here, 20)
+
+
+def test_a_rehearsal_that_was_killed_goes_on_at_once(batched: Make) -> None:
+    with batching(batches={"duration_s": 1e9}) as gone:
+        here = batched(gone, rows=20)
+        here.run("--detach")
+    here.endpoint = {"simulator": {"latency_s": 0, "batches": FAST}}
+    here.change()
+    assert here.runner("resume", "--wait").stderr.startswith(
+        "warning: batch 1 is lost with its simulator; its rows are sent again\n"
+    )
+    assert_whole(here, 20)
 
 
 def test_cancelling_the_batches_of_a_run_that_has_none_sends_nothing(

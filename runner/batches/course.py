@@ -126,14 +126,20 @@ class Course:
             if self._finish is not None and self._live_is_due():
                 await self._go_live(self._finish)
                 return
+            self._arrived.clear()
             await self._fill()
             await self._look(everywhere=not self._errand.wait)
             if self._through():
                 return
             if not self._errand.wait:
                 await self._fill()  # what has ended made room
+                if self._finish is not None and self._finish.deadline_us is not None:
+                    self._office.home.warn(
+                        "only a run that waits keeps its deadline: `runner resume --wait` sends the rest live in time"
+                    )
                 return
-            await self._pause()
+            if not self._arrived.is_set():  # else there is room now, or rows are to be sent again
+                await self._pause()
 
     async def _open(self) -> None:
         """Take up where the last session ended."""
