@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from project import Project, simulator, until
 
-from runner import read_results
+from runner import read_results, resume_run, run_job
 from runner.batches import ledger
 from runner.simulator import SimulatorProcess
 
@@ -284,6 +284,18 @@ def test_detach_and_come_back(batched: Make) -> None:
         assert here.runner("resume", "--wait").returncode == 0
         assert_whole(here, 60)
         assert_paid_once(server)
+        assert server.stats()["batches"]["created"] == 1
+
+
+def test_a_program_submits_and_comes_back(batched: Make) -> None:
+    with batching(batches={"speed": 2000, "duration_s": 3600}) as server:
+        here = batched(server, rows=20)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in here.environ.items():
+                patch.setenv(name, value)
+            assert run_job(here.job_file, progress=False, wait=False).status == "waiting"
+            assert resume_run(here.latest, progress=False, wait=False).status == "waiting"
+            assert resume_run(here.latest, progress=False).ok == 20
         assert server.stats()["batches"]["created"] == 1
 
 
