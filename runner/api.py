@@ -34,8 +34,8 @@ class RunSummary:
 
     Attributes:
         folder: where its results are.
-        status: `finished`, `stopped` (see `stopped_by`), `interrupted`, or `waiting` for its batches; all but the first can
-            be resumed.
+        status: `finished`, `stopped` (see `stopped_by`), `interrupted`, or `waiting` for its batches; all but the first
+            can be resumed.
         rows: rows of the input; `ok` and `failed` of them have a result.
         cost_usd: None where a price or a usage is unknown.
         wall_s: seconds of work, over all sessions.
