@@ -290,13 +290,15 @@ def batches(run: str | None, cancel: bool, outputs: Path | None, quiet: bool, as
 
 @cli.command()
 @click.argument("job", required=False)
+@click.option("--since", metavar="TIME", help="Only those that began since: 7d, 12h, 2026-11-01 (UTC).")
+@click.option("--status", metavar="A,B", help="Only those that came out like this: success, partial, stopped, failed …")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @_outputs
-def runs(job: str | None, as_json: bool, outputs: Path | None) -> int:
-    """List the runs of all jobs, or of one: JOB is its name, file or folder under outputs/."""
+def runs(job: str | None, since: str | None, status: str | None, as_json: bool, outputs: Path | None) -> int:
+    """List the runs of all jobs, or of one, the newest last: JOB is its name, file or folder under outputs/."""
     from runner.listing import list_runs
 
-    say(list_runs(job, outputs, as_json=as_json))
+    say(list_runs(job, outputs, as_json=as_json, since=since, statuses=_names(status)))
     return Exit.OK
 
 

@@ -60,7 +60,7 @@ ORDER = [
     {"openai_errors", "openai_client", "dialects", "output", "requests", "manifest", "places", "evaluate"},
     {"openai_batches"},
     {"accounting", "answer", "answer_stats", "questions", "questionnaire"},
-    {"call", "parts", "part_rows", "earlier", "known", "runs", "steady", "workers"},
+    {"call", "parts", "part_rows", "earlier", "known", "runs", "history", "steady", "workers"},
     {
         "strategies.sequential",
         "strategies.threads",
