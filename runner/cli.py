@@ -362,6 +362,46 @@ def export(run: str | None, format_: str, target: Path | None, needs_review: boo
 
 
 @cli.command()
+@click.argument("job")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["parquet", "csv", "jsonl"]),
+    help="Default: what the name of FILE says, or CSV.",
+)
+@click.option(
+    "--to", "target", type=click.Path(path_type=Path), metavar="FILE", help="Write here instead of to stdout."
+)
+@click.option("--as-of", metavar="RUN", help="As it was after this run.")
+@_outputs
+def dataset(job: str, format_: str | None, target: Path | None, as_of: str | None, outputs: Path | None) -> int:
+    """Write the whole current dataset of a JOB: the latest answer to each row, over all its runs."""
+    from runner.export import export_dataset
+    from runner.latest import latest_of
+
+    with latest_of(job, as_of, outputs) as latest:
+        rows = export_dataset(latest, format_, target)
+    complain("\n".join(latest.notes(rows)))
+    return Exit.OK
+
+
+@cli.command()
+@click.argument("job", required=False)
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted; delete nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@_outputs
+def prune(job: str | None, dry_run: bool, as_json: bool, outputs: Path | None) -> int:
+    """Delete the runs of a JOB that its `keep` does not, but none that something needs; without JOB of every job."""
+    from runner.retention import prune_named
+
+    done = prune_named(job, outputs, dry_run=dry_run)
+    for error in done.refused:
+        _say_error(error)
+    say(json.dumps(done.as_json(), indent=2) if as_json else done.text())
+    return done.refused[0].exit_code if done.refused else Exit.OK
+
+
+@cli.command()
 def schema() -> int:
     """Print the JSON Schema of job files, for editors."""
     from runner.spec import job_schema
