@@ -315,6 +315,29 @@ def show(run: str | None, as_json: bool, outputs: Path | None) -> int:
 
 
 @cli.command()
+@click.argument("run")
+@click.argument("other", required=False, metavar="[RUN2]")
+@click.option(
+    "--rows",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="How many of the rows to show whose answer changed.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@_outputs
+def diff(run: str, other: str | None, rows: int, as_json: bool, outputs: Path | None) -> int:
+    """Say what differs between two runs, or between the last two of a job: RUN is then the job's name or file."""
+    from runner.run_diff import compare_runs, last_two
+
+    two = last_two(run, outputs) if other is None else (_find(run, outputs), _find(other, outputs))
+    found = compare_runs(*two, rows)
+    say(json.dumps(found.as_json(), indent=2, ensure_ascii=False) if as_json else found.text())
+    return Exit.OK
+
+
+@cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @click.option("--row", "row_id", required=True, metavar="ID", help="Which row of the input.")
 @_set

@@ -1,4 +1,4 @@
-"""What is different between two jobs, and between a result that a run kept and the request that would be sent now."""
+"""What is different between two jobs, or between a result that a run kept and the request that would be sent now."""
 
 from __future__ import annotations
 
@@ -69,6 +69,20 @@ def _request_reasons(job: Job, model: str, manifest: Manifest, then: Mapping[str
     kinds = _kind_then(job, manifest, then), job.endpoint_kind
     if kinds[0] not in (None, kinds[1]):
         yield Reason("endpoint", f"the kind of endpoint changed: {kinds[0]} -> {kinds[1]}")
+
+
+def job_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each dotted key in which two jobs as run differ, but for the prompt, with both values; None: not there."""
+    then, now = ({key: each[key] for key in each if key != "prompt"} for each in (old, new))
+    for at, before, after in changes(then, now):
+        before, after = (None if value is _ABSENT else value for value in (before, after))
+        if before is not None or after is not None:
+            yield dotted(at), before, after
+
+
+def prompt_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return what became of the prompt of a job as run, as a unified diff without its head; empty: nothing."""
+    return list(difflib.unified_diff(prompt_lines(old), prompt_lines(new), n=2, lineterm=""))[2:]
 
 
 def prompt_lines(spec: Mapping[str, Any]) -> list[str]:

@@ -77,6 +77,8 @@ ORDER = [
         "report",
         "export",
         "retention",
+        "row_diff",
+        "run_diff",
         "listing",
         "workload",
         "choice",
