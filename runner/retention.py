@@ -6,7 +6,6 @@ there, and nothing is moved together, so that no answer is ever lost between two
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -131,7 +130,7 @@ def _keep(base: Path, job_file: Path | None = None) -> KeepSpec | None:
             return None
         job_file = Path(found[-1].manifest.job_file)
     if job_file.is_file():
-        return load_job(job_file, environ=os.environ).spec.keep
+        return load_job(job_file).spec.keep
     told = found[-1].manifest.spec.get("keep") if found else None
     return None if told is None else KeepSpec.model_validate(told)
 
@@ -203,8 +202,10 @@ def _is_old(run: Past, newer: int, keep: KeepSpec, now_us: int) -> bool:
 def _needed(run: Past, newer: int, now_us: int) -> str | None:
     """Return why a run has to stay, as far as its record tells."""
     manifest = run.manifest
-    if manifest.status != "finished" or ledger.has_open(run.folder):
+    if manifest.status != "finished":
         return f"is not finished ({run.outcome}): `runner resume` goes on with it"
+    if ledger.has_open(run.folder):
+        return "has rows in batches: `runner resume` collects them"
     if newer == 0 or run.folder.resolve() == (run.folder.parent / "latest").resolve():
         return "is the newest"
     ended = [session.finished_at or session.started_at for session in manifest.sessions]

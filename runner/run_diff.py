@@ -129,7 +129,7 @@ class RunDiff:
         yield from (f"  {_row(row, alone)}" for row in rows.rows)
         left = rows.changed + rows.mended + rows.broke - len(rows.rows)
         if rows.rows and left:
-            yield f"  and {left:,} more: `--rows {len(rows.rows) + left}`"
+            yield f"  and {left:,} more: `--rows N` shows more of them"
 
 
 def drift(counts: Mapping[str, tuple[int, int]]) -> float | None:
