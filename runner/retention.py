@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner import atomic, runs
+from runner import atomic, manifest, runs
 from runner.batches import ledger
 from runner.clock import SystemClock
 from runner.errors import FatalError, LockedError, RunnerError, SpecError
@@ -151,10 +151,13 @@ def prune(base: Path, keep: KeepSpec, now_us: int, *, dry_run: bool = False) -> 
     """
     if dry_run:
         return fates(base, keep, now_us)
+    before = _stamps(base)
+    found = fates(base, keep, now_us)  # which may take long, and should not keep a run from beginning
     with locked(base, f"runner prune {base.name}"):
         try:
             _bury(base)
-            found = fates(base, keep, now_us)
+            if _stamps(base) != before:
+                found = fates(base, keep, now_us)
             for fate in found:
                 if fate.needed is None:
                     _delete(base, fate.run.folder)
@@ -166,6 +169,11 @@ def prune(base: Path, keep: KeepSpec, now_us: int, *, dry_run: bool = False) -> 
                 hint="the others are as they were; prune again when that is mended",
             ) from error
     return found
+
+
+def _stamps(base: Path) -> dict[Path, int]:
+    """Return when each run's record was last written: it is whenever a session begins or ends."""
+    return {folder: (folder / manifest.NAME).stat().st_mtime_ns for folder in runs.runs_in(base)}
 
 
 def fates(base: Path, keep: KeepSpec, now_us: int) -> list[Fate]:
@@ -201,14 +209,13 @@ def _is_old(run: Past, newer: int, keep: KeepSpec, now_us: int) -> bool:
 
 def _needed(run: Past, newer: int, now_us: int) -> str | None:
     """Return why a run has to stay, as far as its record tells."""
-    manifest = run.manifest
-    if manifest.status != "finished":
+    if run.manifest.status != "finished":
         return f"is not finished ({run.outcome}): `runner resume` goes on with it"
     if ledger.has_open(run.folder):
         return "has rows in batches: `runner resume` collects them"
     if newer == 0 or run.folder.resolve() == (run.folder.parent / "latest").resolve():
         return "is the newest"
-    ended = [session.finished_at or session.started_at for session in manifest.sessions]
+    ended = [session.finished_at or session.started_at for session in run.manifest.sessions]
     if max(ended, default="") > utc_text(now_us - _DAY_US):
         return "worked within a day: `budget.daily_usd` counts what it cost"
     return None

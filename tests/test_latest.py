@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -261,6 +262,8 @@ def test_real_runs_make_one_dataset(project: Make) -> None:
     found = read_dataset(here.job_file)
     assert found.equals(pq.read_table(here.folder / "all.parquet"))
     assert found.column("_id").to_pylist() == [f"r{number:05d}" for number in range(6)]
+    told = json.loads(here.runner("diff", "job", "--json").stdout)
+    assert (told["rows"]["gone"], told["rows"]["both_ok"], told["rows"]["changed"]) == (3, 3, 0)
 
 
 def test_as_of_takes_a_run_of_the_job_only(base: Path) -> None:
