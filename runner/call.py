@@ -318,11 +318,15 @@ class Estimate:
 
         A byte of the body makes at most one token, because tokens are made of bytes.
         """
-        output = self._output_tokens if self._max_output_tokens is None else self._max_output_tokens
-        tokens = int(request.input_tokens * self._input_factor + output) + 1
+        tokens = self.tokens(request.input_tokens)
         if self._most is None:
             return Need(tokens)
         return Need(tokens, self._most(len(request.body), self._max_output_tokens or 0))
+
+    def tokens(self, guess: int) -> int:
+        """Return what the token limit takes for a request whose input is thought to be `guess` tokens."""
+        output = self._output_tokens if self._max_output_tokens is None else self._max_output_tokens
+        return int(guess * self._input_factor + output) + 1
 
     def input_tokens(self, guess: int) -> int:
         """Return how many tokens an input will be, for which `guess` was a first estimate."""

@@ -84,7 +84,8 @@ def next_steps(manifest: Manifest, folder: Path) -> list[str]:
         ]
     if manifest.status != "finished":
         used_up = manifest.status == "stopped" and (manifest.stopped_by or {}).get("kind") == "budget"
-        return [f"continue:     runner resume {path}{' --set budget.KEY=VALUE' if used_up else ''}"]
+        batches = [f"see them:     runner batches {path}"] if manifest.summary.get("batches", {}).get("open") else []
+        return [f"continue:     runner resume {path}{' --set budget.KEY=VALUE' if used_up else ''}", *batches]
     failed = manifest.summary.get("failed", 0)
     retry = [f"try again:    runner retry {path}"] if failed else []
     review = [f"review:       runner export {path} --needs-review"] if manifest.summary.get("needs_review") else []
@@ -183,6 +184,8 @@ def _time(timing: dict[str, Any], manifest: Manifest) -> str:
 def _batches(batches: dict[str, Any], rows: int) -> str:
     ends = ", ".join(f"{count:,} {status}" for status, count in batches["statuses"].items())
     parts = [f"{batches['batches']:,}: {ends}", f"{_counted(rows)} answered in them"]
+    if batches["open"]:
+        parts.append(f"{batches['open']:,} not collected")
     if batches["longest_s"] is not None:
         parts.append(f"the longest took {duration(batches['longest_s'])}")
     return " · ".join(parts)

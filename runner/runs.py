@@ -15,6 +15,9 @@ from runner.yaml_source import read
 OUTPUTS = "outputs"
 """The folder of a project that holds a folder for each job, with a folder for each of its runs."""
 
+LIMITS = ".limits"
+"""The folder in it through which runs share the limits of endpoints."""
+
 
 def create(base: Path, now_us: int, rehearsal: bool) -> Path:
     """Create a new run's folder under a job's folder, named by the time (UTC).
