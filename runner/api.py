@@ -18,6 +18,7 @@ import pyarrow as pa
 from runner import app, load, parts
 from runner.batches.office import Errand
 from runner.execution import Outcome
+from runner.latest import latest_of
 from runner.load import Job
 from runner.manifest import Manifest
 from runner.progress import Console, is_terminal
@@ -136,6 +137,22 @@ def read_results(run: str | Path) -> pa.Table:
     layout, schema = manifest.layout, manifest.schema
     tables = map(layout.pack, parts.stored(folder, schema, _BATCH_ROWS))
     return pa.concat_tables([layout.file_schema(schema).empty_table(), *tables])
+
+
+def read_dataset(job: str | Path, *, as_of: str | None = None, output: str | Path | None = None) -> pa.Table:
+    """Return the latest answer to each row of a job over all its runs, as a table; rehearsals do not count.
+
+    Args:
+        job: its name, its file, or its folder under `outputs/`.
+        as_of: the newest run that counts; default: the newest there is.
+        output: where run folders are; default: `outputs/` in the project.
+
+    Raises:
+        SpecError: there is no such job or run.
+        FatalError: a part of a run is damaged.
+    """
+    with latest_of(str(job), as_of, None if output is None else Path(output)) as latest:
+        return pa.concat_tables([latest.schema.empty_table(), *latest.tables()])
 
 
 def _start(job: Job | str | Path, output: str | Path | None, progress: bool, wait: bool, stop: Stop) -> RunSummary:

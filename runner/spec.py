@@ -18,6 +18,7 @@ from runner.sections import (
     BudgetSpec,
     EvaluateSpec,
     InputSpec,
+    KeepSpec,
     LimitsSpec,
     OneOrMore,
     PromptSpec,
@@ -130,6 +131,12 @@ class JobSpec(Section):
     evaluate: EvaluateSpec | None = Field(
         default=None,
         description="How good the answers are, compared with a column of the input that holds the right ones.",
+    )
+
+    keep: KeepSpec | None = Field(
+        default=None,
+        description="Which runs `runner prune` keeps. Default: all.",
+        examples=[{"runs": 90, "days": 365}],
     )
 
     @field_validator("name")

@@ -27,6 +27,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "`retry.flex_fallback`": sections.FlexFallback,
     "`stop`": sections.StopSpec,
     "`evaluate`": sections.EvaluateSpec,
+    "`keep`": sections.KeepSpec,
     "Endpoints": config.EndpointSpec,
     "Models": models.Models,
     "`models.NAME`": models.ModelSpec,
