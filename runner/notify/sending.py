@@ -74,13 +74,18 @@ def ping(address: str, ending: str = "") -> None:
 
 
 class Round:
-    """Messages that are on their way. Each has a thread, which nobody waits for longer than is allowed."""
+    """Messages that are on their way. Each has a thread, which nobody waits for longer than is allowed.
 
-    def __init__(self) -> None:
+    Args:
+        after: a round whose messages must arrive before those that are sent in order.
+    """
+
+    def __init__(self, after: Round | None = None) -> None:
+        self._after = after
         self._threads: list[tuple[str, threading.Thread]] = []
         self._failures: dict[str, str | None] = {}
 
-    def begin(self, name: str, work: Callable[[], None]) -> None:
+    def begin(self, name: str, work: Callable[[], None], *, in_order: bool = False) -> None:
         """Begin to send.
 
         Args:
@@ -89,12 +94,14 @@ class Round:
 
         def sending() -> None:
             try:
+                if in_order and self._after is not None:
+                    self._after.failures()
                 work()
                 self._failures[name] = None
             except NotSentError as error:
                 self._failures[name] = str(error)
             except Exception as error:  # noqa: BLE001 - a service's plug-in may raise anything, with an address in it
-                self._failures[name] = f"{type(error).__name__}"
+                self._failures[name] = type(error).__name__
 
         thread = threading.Thread(target=sending, name="notify", daemon=True)
         self._threads.append((name, thread))
@@ -105,8 +112,7 @@ class Round:
         end = time.monotonic() + limit_s
         for _, thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
-        late = f"no answer within {limit_s:g} s"
-        found = {name: self._failures.get(name, late) for name, _ in self._threads}
+        found = {name: self._failures.get(name, "no answer in time") for name, _ in self._threads}
         return {name: why for name, why in found.items() if why is not None}
 
 

@@ -78,7 +78,7 @@ def held(base: Path, *, rehearsal: bool) -> Iterator[JobState]:
         OSError: the folder cannot be written to.
     """
     base.mkdir(parents=True, exist_ok=True)
-    path = base / ("alerts-rehearsal.json" if rehearsal else "alerts.json")
+    path = _path(base, rehearsal)
     with open(base / ".alerts.lock", "a", encoding="utf-8") as lock:
         # A service that looks for late jobs and a run that ends would tell the same thing twice.
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -87,6 +87,15 @@ def held(base: Path, *, rehearsal: bool) -> Iterator[JobState]:
         yield state
         if asdict(state) != before:
             write_text(path, json.dumps(asdict(state), indent=2) + "\n")
+
+
+def look(base: Path, *, rehearsal: bool) -> JobState:
+    """Return a job's state as it was written last."""
+    return _read(_path(base, rehearsal))
+
+
+def _path(base: Path, rehearsal: bool) -> Path:
+    return base / ("alerts-rehearsal.json" if rehearsal else "alerts.json")
 
 
 def _read(path: Path) -> JobState:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 from runner import freshness, runs
 from runner.clock import Clock
-from runner.errors import Exit, LockedError
+from runner.errors import LockedError
 from runner.execution import Outcome
 from runner.load import Job
-from runner.manifest import Manifest, utc_text
+from runner.manifest import utc_text
 from runner.notify import message, sending
 from runner.notify.message import Report
 from runner.notify.sending import LIMIT_S, Message, Round
@@ -45,60 +45,52 @@ class Watch:
         self._silent = spec.idle or (job.rehearsal and not spec.rehearsals)
         self._spec = spec
         self._log = Path(environ[LOG_VARIABLE]) if environ.get(LOG_VARIABLE) else None
-        self._pings = Round()
+        self._start = Round()
 
     def begin(self) -> None:
         """Say at once whom nothing will reach, and send the first ping, which nobody waits for."""
         if self._silent:
             return
-        for name, written in _addresses(self._spec):
+        for name, written in addresses(self._spec):
             try:
                 resolve(written, self._environ)
             except UnsetVariable as error:
                 self._warn(f"{name} will not be told: {error.message}")
-        self._ping("/start")
+        _ping(self._start, self._spec, "/start", self._environ)
 
     def ended(self, outcome: Outcome) -> Outcome:
         """Tell how a run ended. An interrupted one, and one whose batches are on their way, says nothing of the job."""
         state = state_of(outcome)
         if self._silent or state is None or not _is_newest(outcome.folder, self._base):
             return outcome
-        report = message.of_run(outcome.manifest, outcome.folder, self._log)
-        failures = self._tell(state, report, outcome.manifest.run)
-        if failures and outcome.manifest.sessions:
-            outcome.manifest.sessions[-1].warnings += failures
-            _saved(outcome.manifest, outcome.folder)
+        manifest = outcome.manifest
+        failures = self._tell(state, manifest.run, partial(message.of_run, manifest, outcome.folder, self._log))
+        if failures and manifest.sessions:
+            manifest.sessions[-1].warnings += failures
+            with suppress(OSError):  # a full disk: the warning was said, and the run's rows matter more
+                manifest.save(outcome.folder)
         return outcome
 
-    def failed(self, error: BaseException) -> None:
-        """Tell that a run could not begin, or came to an end that nobody meant. Another run's lock is no failure."""
-        if self._silent or isinstance(error, LockedError) or not isinstance(error, Exception):
-            return
-        said = error if isinstance(getattr(error, "exit_code", None), Exit) else f"a bug: {type(error).__name__}"
-        job = self._job
-        self._tell("failing", message.of_no_run(job.spec.name, job.path, job.root.resolve(), said, self._log), None)
+    def failed(self, error: Exception) -> None:
+        """Tell that a run could not begin, or that it ended as nobody meant it to. Another run's lock is no failure."""
+        if not self._silent and not isinstance(error, LockedError):
+            self._tell("failing", None, partial(message.of_no_run, self._job, error, self._log))
 
-    def _tell(self, state: State, report: Report, run: str | None) -> list[str]:
+    def _tell(self, state: State, run: str | None, report: Callable[[], Report]) -> list[str]:
         """Ping, tell each target what is new to it, and return what went wrong; that is said as well."""
-        self._ping("" if state == "ok" else "/fail")
-        wrong = tell(
-            self._spec, state, report, run, self._base, self._clock, self._environ, rehearsal=self._job.rehearsal
-        )
-        wrong += [f"the ping failed: {why}" for why in dict.fromkeys(self._pings.failures().values())]
+        try:
+            sent = Round(after=self._start)
+            _ping(sent, self._spec, "" if state == "ok" else "/fail", self._environ)
+            wrong = tell(
+                self._spec, state, report(), run, self._base, self._clock, self._environ,
+                rehearsal=self._job.rehearsal, sent=sent,
+            )  # fmt: skip
+            wrong += [f"{name} failed: {why}" for name, why in self._start.failures(0).items()]
+        except Exception as error:  # noqa: BLE001 - a mistake of ours in a message must not fail a run that is done
+            wrong = [f"nobody was told: {type(error).__name__}"]
         for text in wrong:
             self._warn(text)
         return wrong
-
-    def _ping(self, ending: str) -> None:
-        if self._spec.ping is None:
-            return
-        try:
-            address = resolve(self._spec.ping, self._environ)
-        except UnsetVariable:
-            return  # that was said when the run began
-        before = self._pings.failures() if ending != "/start" else {}  # a start that overtakes the end says it runs
-        if not before:
-            self._pings.begin(f"notify.ping{ending}", partial(sending.ping, address, ending))
 
 
 @contextmanager
@@ -133,27 +125,39 @@ def tell(
     environ: Mapping[str, str],
     *,
     rehearsal: bool = False,
+    sent: Round | None = None,
 ) -> list[str]:
     """Note how a job is now, and tell each target what is new to it.
+
+    Args:
+        run: the run that shows it; None: there is none.
+        base: the job's folder under `outputs/`.
+        sent: what is on its way already.
 
     Returns:
         Who could not be told, and why, without their addresses.
     """
+    sent = sent or Round()
+    wrong: list[str] | None = None
     try:
         with held(base, rehearsal=rehearsal) as known:
             known.turn(state, utc_text(clock.now_us()), run)
-            return _tell_targets(spec, known, report, environ)
-    except OSError as error:  # a full disk; the run has its own message for that
-        return [f"nobody was told: {error.strerror or type(error).__name__}"]
+            wrong = _tell_targets(spec, known, report, environ, sent)
+            return wrong
+    except OSError as error:  # a full disk is just what people want to hear of
+        if wrong is None:
+            wrong = _tell_targets(spec, JobState(state), report, environ, sent)
+        return [*wrong, f"what was told cannot be kept, and may be told again: {error.strerror or 'unknown reason'}"]
 
 
-def _tell_targets(spec: NotifySpec, known: JobState, report: Report, environ: Mapping[str, str]) -> list[str]:
-    sent = Round()
-    wrong: dict[str, str] = {}
+def _tell_targets(
+    spec: NotifySpec, known: JobState, report: Report, environ: Mapping[str, str], sent: Round
+) -> list[str]:
+    unset: dict[str, str] = {}
     for name, target in _named(spec):
         if (event := known.event_for(target)) is not None:
-            wrong |= _begin(sent, name, target, event, known.state, report, environ)
-    wrong |= sent.failures()
+            unset |= _begin(sent, name, target, event, known.state, report, environ)
+    wrong = unset | sent.failures()
     for name, target in _named(spec):
         known.settle(target, delivered=name not in wrong)
     return [f"{name} was not told: {why}" for name, why in wrong.items()]
@@ -168,6 +172,7 @@ def _begin(
     report: Report,
     environ: Mapping[str, str],
 ) -> dict[str, str]:
+    """Begin to send a message; return why that cannot be, by the target's name."""
     try:
         address = resolve(target.written, environ)
     except UnsetVariable as error:
@@ -175,6 +180,14 @@ def _begin(
     ready = Message(report.subject(event), report.body(), report.as_json(event, state), good=state == "ok")
     sent.begin(name, partial(sending.send, address, ready))
     return {}
+
+
+def _ping(sent: Round, spec: NotifySpec, ending: str, environ: Mapping[str, str]) -> None:
+    """Begin to ping, after what `sent` waits for: a start that overtakes the end would say that the run goes on."""
+    if spec.ping is None:
+        return
+    with suppress(UnsetVariable):  # that was said when the run began
+        sent.begin("notify.ping", partial(sending.ping, resolve(spec.ping, environ), ending), in_order=True)
 
 
 def send_test(
@@ -191,7 +204,7 @@ def send_test(
         except UnsetVariable as error:
             wrong["notify.ping"] = error.message
     wrong |= sent.failures(limit_s)
-    return {name: wrong.get(name) for name, _ in _addresses(spec)}
+    return {name: wrong.get(name) for name, _ in addresses(spec)}
 
 
 def tell_if_late(
@@ -238,7 +251,8 @@ def _named(spec: NotifySpec) -> list[tuple[str, Target]]:
     return [(f"notify.to[{index}]", target) for index, target in enumerate(spec.to)]
 
 
-def _addresses(spec: NotifySpec) -> list[tuple[str, str]]:
+def addresses(spec: NotifySpec) -> list[tuple[str, str]]:
+    """Return what the job tells: the name of each address, and how it is written."""
     found = [(name, target.written) for name, target in _named(spec)]
     return [*found, *([("notify.ping", spec.ping)] if spec.ping is not None else [])]
 
@@ -246,13 +260,4 @@ def _addresses(spec: NotifySpec) -> list[tuple[str, str]]:
 def _is_newest(folder: Path, base: Path) -> bool:
     """Whether no run was begun after this one: mending an old run says nothing of how the job is now."""
     rehearsal = runs.is_rehearsal(folder)
-    return not any(
-        other.name > folder.name for other in runs.runs_in(base) if runs.is_rehearsal(other) == rehearsal
-    )
-
-
-def _saved(manifest: Manifest, folder: Path) -> None:
-    try:
-        manifest.save(folder)
-    except OSError:
-        return  # the disk is full: the warning was said, and the run's rows matter more
+    return not any(other.name > folder.name for other in runs.runs_in(base) if runs.is_rehearsal(other) == rehearsal)
