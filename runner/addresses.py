@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s\"'<>`]+)")
+_ADDRESS = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*)://|\$\{\w+\})([^\s\"'<>`]+)")
 _PIECE = re.compile(r"\$\{\w+\}|[^/?&=:@,#;{}\[\]()|$\\]+")
 _NAMES_A_SECRET = re.compile(r"key|token|secret|pass|auth|sig|credential", re.IGNORECASE)
 _LONGEST_WORD = 20
@@ -27,7 +27,7 @@ def secret_parts(address: str) -> list[tuple[int, int]]:
     start, text = match.start(2), match[2]
     user, at, _ = re.split(r"[/?#]", text, maxsplit=1)[0].rpartition("@")
     login = len(user + at)
-    web = match[1].lower() in ("http", "https")
+    web = match[1] is None or match[1].lower() in ("http", "https")
     found = []
     for piece in _PIECE.finditer(text):
         if piece[0].startswith("${"):

@@ -42,10 +42,7 @@ def _address_findings(value: str, instead: str) -> Iterator[Finding]:
     rest = VARIABLE.sub("", value)
     if "${" in rest:
         yield Finding("has a `${` that is not followed by a name and `}`", hint="write `${NAME}`")
-    elif VARIABLE.match(value):
-        if secret_parts("https://host" + VARIABLE.sub("", value, count=1)):
-            yield Finding("holds what looks like a secret", hint=instead)
-    elif not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://\S", value) or re.search(r"\s", value):
+    elif not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://\S|\$\{", value) or re.search(r"\s", value):
         yield Finding("must be an address such as `https://…`, or `${NAME}`", hint=instead)
     elif secret_parts(value):
         yield Finding("holds what looks like a secret", hint=instead)
