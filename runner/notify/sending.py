@@ -8,9 +8,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -20,7 +20,7 @@ LIMIT_S = 8.0
 """How long all messages of one moment may take together; the run's end waits for no longer."""
 
 _TIMEOUT_S = 3.0
-_WAITS_S = (0.3, 1.0)  # so there are three attempts
+_WAITS_S: tuple[float, ...] = (0.3, 1.0)  # so there are three attempts
 _AGENT = f"llm-batch-runner/{__version__}"
 _INSTALL = "this service needs the package apprise: pip install 'llm-batch-runner[alerts]'"
 
@@ -116,8 +116,8 @@ class Round:
         return {name: why for name, why in found.items() if why is not None}
 
 
-def _ask(request: urllib.request.Request, waits_s: Sequence[float] = _WAITS_S) -> None:
-    for wait_s in (*waits_s, None):
+def _ask(request: urllib.request.Request) -> None:
+    for wait_s in (*_WAITS_S, None):
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
                 answer.read(1)
@@ -141,7 +141,7 @@ def _reason(error: Exception) -> str:
         return "its certificate is not trusted" if isinstance(cause, ssl.SSLCertVerificationError) else "TLS failed"
     if isinstance(cause, OSError) and cause.strerror:
         return f"it cannot be reached: {cause.strerror.lower()}"
-    return "it is no address that can be asked" if isinstance(cause, ValueError) else "it did not answer as HTTP"
+    return "it is no address that can be asked" if isinstance(cause, ValueError | InvalidURL) else "it spoke no HTTP"
 
 
 def _through_apprise(address: str, message: Message) -> None:
