@@ -24,7 +24,7 @@ from runner.manifest import Manifest, Session, encode_schema, utc_text
 from runner.notify import message, sending
 from runner.notify.sending import Message, NotSentError, Round
 from runner.notify.state import JobState, held, look
-from runner.notify.watch import Watch, tell_if_late
+from runner.notify.watch import Watch, tell_if_late, tell_of_broken_file
 from runner.notify_section import Target
 
 SECRET = "T024BE7LDabcDEF123"
@@ -153,8 +153,10 @@ def with_failed(made: Manifest, failed: int) -> Manifest:
     made.summary |= {
         "ok": made.summary["rows"] - failed,
         "failed": failed,
-        "errors": {kind: {"rows": rows, "example_id": f"r{rows}", "example": f"{kind}!\nmore"} for kind, rows in kinds.items()},
-    }  # fmt: skip
+        "errors": {
+            kind: {"rows": rows, "example_id": f"r{rows}", "example": f"{kind}!\nmore"} for kind, rows in kinds.items()
+        },
+    }
     return made
 
 
@@ -211,11 +213,12 @@ def test_a_budget_stop_says_how_much_would_be_enough(tmp_path: Path, key: str, c
 
 def test_a_run_that_could_not_begin_says_why(tmp_path: Path) -> None:
     project = Project(tmp_path, notify={"to": [{"url_env": "A"}]})
-    report = message.of_no_run(load_job(project.job_file), InputError("no rows", where="rows.jsonl", hint="add"), None)
+    error = InputError("no rows", where="rows.jsonl", hint="add")
+    report = message.of_no_run("job", project.job_file, tmp_path, error, None)
     assert report.subject("failure") == "FAILED: job: could not begin: no rows"
     assert "error     no rows\n            --> rows.jsonl\n          hint: add\n" in report.body()
     assert report.command == f"cd {tmp_path} && runner run job.yaml"
-    bug = message.of_no_run(load_job(project.job_file), KeyError(SECRET), None)
+    bug = message.of_no_run("job", project.job_file, tmp_path, KeyError(SECRET), None)
     assert bug.what == "ended early: a bug in the runner: KeyError"
 
 
@@ -234,10 +237,10 @@ def test_a_server_in_trouble_is_asked_three_times(hook: Hooks, quick: None) -> N
     sending.send(f"{hook.url}/{SECRET}", HELLO)
     assert len(hook.asked) == 3
     hook.answers = [500, 500, 500]
-    with pytest.raises(NotSentError, match="^it answered HTTP 500$"):
+    with pytest.raises(NotSentError, match=r"^it answered HTTP 500$"):
         sending.send(f"{hook.url}/{SECRET}", HELLO)
     hook.answers = [404]
-    with pytest.raises(NotSentError, match="^it answered HTTP 404$"):
+    with pytest.raises(NotSentError, match=r"^it answered HTTP 404$"):
         sending.send(f"{hook.url}/{SECRET}", HELLO)
     assert len(hook.asked) == 7
 
@@ -274,8 +277,13 @@ def test_other_services_are_reached_through_apprise(hook: Hooks) -> None:
 
 @pytest.mark.parametrize(
     ("base", "ending", "asked"),
-    [("/id", "", "/id"), ("/id", "/start", "/id/start"), ("/id/", "/fail", "/id/fail"), ("/id?a=b", "/fail", "/id/fail?a=b")],
-)  # fmt: skip
+    [
+        ("/id", "", "/id"),
+        ("/id", "/start", "/id/start"),
+        ("/id/", "/fail", "/id/fail"),
+        ("/id?a=b", "/fail", "/id/fail?a=b"),
+    ],
+)
 def test_a_ping_has_an_ending(hook: Hooks, base: str, ending: str, asked: str) -> None:
     sending.ping(hook.url + base, ending)
     assert hook.asked == [("GET", asked, {})]
@@ -462,6 +470,23 @@ def test_a_mistake_of_ours_does_not_fail_a_run(nights: Make) -> None:
     job = nights()
     job.run(**STOPPED, summary={"rows": "many"})
     assert job.said == ["nobody was told: TypeError"]
+
+
+def test_a_job_file_that_cannot_be_read_as_a_job_is_told_as_far_as_it_says_whom(nights: Make, hook: Hooks) -> None:
+    job = nights()
+    text = job.job.path.read_text()
+    job.job.path.write_text(text + "modle: gpt\n")
+    options = (None, job.clock, job.environ, job.said.append)
+    with pytest.raises(SpecError) as caught:
+        load_job(job.job.path)
+    tell_of_broken_file(job.job.path, caught.value, *options)
+    tell_of_broken_file(job.job.path, caught.value, *options)
+    [found] = hook.take()
+    assert found["subject"] == "FAILED: job: could not begin: `modle` is not a known key"
+    for worse in (text + "notify: {to: 3}\n", text.replace("notify:", "notifi:"), "- no: job", ""):
+        job.job.path.write_text(worse)
+        tell_of_broken_file(job.job.path, caught.value, *options)
+    assert (hook.asked, job.said) == ([], [])
 
 
 def test_lateness_is_told_once(nights: Make, hook: Hooks) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from runner.errors import Exit, RunnerError
 from runner.freshness import Success
-from runner.load import Job
 from runner.manifest import Manifest
 from runner.notify.state import State
 from runner.notify_section import Event
@@ -117,18 +116,18 @@ def of_run(manifest: Manifest, folder: Path, log: Path | None) -> Report:
     return Report(manifest.job, what, facts, _command(manifest, folder), _tail(log), numbers)
 
 
-def of_no_run(job: Job, error: Exception, log: Path | None) -> Report:
+def of_no_run(job: str, job_file: Path, root: Path, error: Exception, log: Path | None) -> Report:
     """Return what to say of a run that could not begin, or that ended without writing down why."""
-    root = job.root.resolve()
+    root = root.resolve()
     if isinstance(error, RunnerError):
         said = mask(str(error)).splitlines()
         status = "could not begin" if error.exit_code == Exit.USAGE else "ended early"
     else:
         said, status = [f"a bug in the runner: {type(error).__name__}"], "ended early"
     facts = [("status", status), ("error", said[0]), *(("", line) for line in said[1:10]), ("folder", str(root))]
-    command = f"cd {shlex.quote(str(root))} && runner run {_typed(job.path.resolve(), root)}"
-    numbers = {"run": None, "status": status, "rehearsal": job.rehearsal, "folder": None}
-    return Report(job.spec.name, f"{status}: {_line(said[0])}", facts, command, _tail(log), numbers)
+    command = f"cd {shlex.quote(str(root))} && runner run {_typed(job_file.resolve(), root)}"
+    numbers = {"run": None, "status": status, "folder": None}
+    return Report(job, f"{status}: {_line(said[0])}", facts, command, _tail(log), numbers)
 
 
 def of_lateness(job: str, base: Path, last: Success | None, age_s: float | None, allowed: str) -> Report:

@@ -10,15 +10,18 @@ from pathlib import Path
 
 from runner import freshness, runs
 from runner.clock import Clock
-from runner.errors import LockedError
+from runner.errors import LockedError, RunnerError
 from runner.execution import Outcome
-from runner.load import Job
+from runner.load import Job, find_root
 from runner.manifest import utc_text
 from runner.notify import message, sending
 from runner.notify.message import Report
 from runner.notify.sending import LIMIT_S, Message, Round
 from runner.notify.state import JobState, State, held
 from runner.notify_section import Event, NotifySpec, Target, UnsetVariable, resolve
+from runner.spec import job_name
+from runner.validation import check
+from runner.yaml_source import read
 
 LOG_VARIABLE = "RUNNER_LOG"
 """Names the file that this process's output goes to; its tail is part of what people are told."""
@@ -74,7 +77,8 @@ class Watch:
     def failed(self, error: Exception) -> None:
         """Tell that a run could not begin, or that it ended as nobody meant it to. Another run's lock is no failure."""
         if not self._silent and not isinstance(error, LockedError):
-            self._tell("failing", None, partial(message.of_no_run, self._job, error, self._log))
+            job = self._job
+            self._tell("failing", None, partial(message.of_no_run, job.spec.name, job.path, job.root, error, self._log))
 
     def _tell(self, state: State, run: str | None, report: Callable[[], Report]) -> list[str]:
         """Ping, tell each target what is new to it, and return what went wrong; that is said as well."""
@@ -103,6 +107,31 @@ def watched(job: Job, base: Path, clock: Clock, environ: Mapping[str, str], warn
     except Exception as error:
         watch.failed(error)
         raise
+
+
+def tell_of_broken_file(
+    job_file: Path, error: RunnerError, outputs: Path | None, clock: Clock, environ: Mapping[str, str], warn: Warn
+) -> None:
+    """Tell that a job cannot be loaded, where its file can at least be read that far. For runs that nobody looks at.
+
+    Args:
+        error: why it cannot.
+        outputs: where run folders go; None: `outputs/` in the project root.
+    """
+    try:
+        source = read(job_file)
+        spec, _ = check(NotifySpec, source, source.data.get("notify", {}), ("notify",))
+    except RunnerError:
+        return
+    if spec is None or spec.idle:
+        return
+    root = find_root(job_file)
+    job = str(source.data.get("name") or job_name(job_file.stem))
+    report = message.of_no_run(job, job_file, root, error, None)
+    sent = Round()
+    _ping(sent, spec, "/fail", environ)
+    for text in tell(spec, "failing", report, None, (outputs or root / runs.OUTPUTS) / job, clock, environ, sent=sent):
+        warn(text)
 
 
 def state_of(outcome: Outcome) -> State | None:
