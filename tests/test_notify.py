@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -273,6 +274,13 @@ def test_other_services_are_reached_through_apprise(hook: Hooks) -> None:
     [(method, path, content)] = hook.asked
     assert (method, path) == ("POST", "/there")
     assert (content["title"], content["message"], content["type"]) == ("subject", "body", "success")
+
+
+def test_without_apprise_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    with pytest.raises(NotSentError) as caught:
+        sending.send(f"slack://{SECRET}", HELLO)
+    assert str(caught.value) == "this service needs the package apprise: pip install 'llm-batch-runner[alerts]'"
 
 
 @pytest.mark.parametrize(
@@ -571,3 +579,20 @@ def test_a_test_says_how_each_target_took_it(
             "  notify.ping  on every run\n"
         )
     assert not (made.folder / "outputs").exists()
+
+
+def test_the_page_shows_what_is_said(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    source = Project(tmp_path, notify={"to": [{"url": "A"}]})
+    address = "https://hooks.slack.com/services/T024BE7LD/B024BE7LE/abcDEF123ghiJKL456mnoPQR"
+    lines = ["input: {path: x}", "prompt: {user: x}", "model: m", "notify:", "  to:", f"    - url: {address}"]
+    source.job_file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(SpecError) as caught:
+        load_job(source.job_file)
+    shown = str(caught.value).replace(str(source.job_file), "jobs/nightly.yaml")
+    assert shown in page
+    for word in ("partial", "budget", "failing", "late", "ok"):
+        assert f"| `{word}` |" in page
+    keys = set(re.findall(r"`(\w+)`", page[page.index("The JSON of a webhook") : page.index("## Secrets")]))
+    sent = message.of_run(manifest(tmp_path), tmp_path, None).as_json("failure", "failing")
+    assert set(sent) <= keys

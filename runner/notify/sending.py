@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from runner import __version__
 
-LIMIT_S = 8.0
+LIMIT_S = 6.0
 """How long all messages of one moment may take together; the run's end waits for no longer."""
 
 _TIMEOUT_S = 3.0

@@ -16,7 +16,7 @@ from runner.load import Job, find_root
 from runner.manifest import utc_text
 from runner.notify import message, sending
 from runner.notify.message import Report
-from runner.notify.sending import LIMIT_S, Message, Round
+from runner.notify.sending import Message, Round
 from runner.notify.state import JobState, State, held
 from runner.notify_section import Event, NotifySpec, Target, UnsetVariable, resolve
 from runner.spec import job_name
@@ -89,7 +89,7 @@ class Watch:
                 self._spec, state, report(), run, self._base, self._clock, self._environ,
                 rehearsal=self._job.rehearsal, sent=sent,
             )  # fmt: skip
-            wrong += [f"{name} failed: {why}" for name, why in self._start.failures(0).items()]
+            wrong += [f"{name} was not told: {why}" for name, why in self._start.failures(0).items()]
         except Exception as error:  # noqa: BLE001 - a mistake of ours in a message must not fail a run that is done
             wrong = [f"nobody was told: {type(error).__name__}"]
         for text in wrong:
@@ -215,12 +215,13 @@ def _ping(sent: Round, spec: NotifySpec, ending: str, environ: Mapping[str, str]
     """Begin to ping, after what `sent` waits for: a start that overtakes the end would say that the run goes on."""
     if spec.ping is None:
         return
+    name = "notify.ping at the start" if ending == "/start" else "notify.ping"
     with suppress(UnsetVariable):  # that was said when the run began
-        sent.begin("notify.ping", partial(sending.ping, resolve(spec.ping, environ), ending), in_order=True)
+        sent.begin(name, partial(sending.ping, resolve(spec.ping, environ), ending), in_order=True)
 
 
 def send_test(
-    spec: NotifySpec, report: Report, environ: Mapping[str, str], limit_s: float = LIMIT_S
+    spec: NotifySpec, report: Report, environ: Mapping[str, str], limit_s: float = 20.0
 ) -> dict[str, str | None]:
     """Send a test to every target, and a success to the ping; return why each failed, or None, by its name."""
     sent = Round()
