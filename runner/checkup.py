@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from runner import runs
+from runner.clock import Clock
 from runner.deadline import span
 from runner.errors import Exit, SpecError
 from runner.freshness import last_success
@@ -29,6 +30,8 @@ class Checked:
         max_age: how long that may be, as it was written.
         run: the run that succeeded; None: there is none.
         latest: how its newest run is, whatever came of it; None: it has none.
+        job_file: what its newest run was made from; None: that is not known.
+        base: its folder under `outputs/`; None: it has none.
     """
 
     job: str
@@ -37,6 +40,8 @@ class Checked:
     max_age: str
     run: str | None
     latest: str | None
+    job_file: Path | None = None
+    base: Path | None = None
 
     def text(self) -> str:
         """Return one line."""
@@ -80,7 +85,24 @@ def text(checked: Sequence[Checked]) -> str:
 
 def as_json(checked: Sequence[Checked]) -> str:
     """Return the same for programs."""
-    return json.dumps([asdict(each) for each in checked], indent=2, ensure_ascii=False)
+    shown = ("job", "ok", "age_s", "max_age", "run", "latest")
+    return json.dumps([{key: getattr(each, key) for key in shown} for each in checked], indent=2, ensure_ascii=False)
+
+
+def tell(checked: Sequence[Checked], clock: Clock, environ: Mapping[str, str], warn: Callable[[str], None]) -> None:
+    """Tell those who asked for `late`, in the job files as they are now, once until the job is well again."""
+    from runner.load import load_job  # here, because they take a second, and monitoring asks often
+    from runner.notify.watch import tell_if_late
+
+    for each in checked:
+        if each.ok or each.job_file is None or each.base is None:
+            continue
+        try:
+            job = load_job(each.job_file)
+        except SpecError as error:
+            warn(f"nobody was told of {each.job}: {error.message}")
+            continue
+        tell_if_late(job, each.base, clock, environ, warn, allowed=span(each.max_age.strip()), since_us=0)
 
 
 def _of(name: str, outputs: Path | None) -> tuple[str, list[Path]]:
@@ -101,13 +123,14 @@ def _all(outputs: Path) -> list[tuple[str, list[Path]]]:
 
 def _check(job: str, folders: Sequence[Path], max_age: str | None, now_us: int) -> Checked:
     real = [folder for folder in folders if not runs.is_rehearsal(folder)]
-    last, allowed, latest = last_success(real), max_age, None
+    last, allowed, latest, job_file = last_success(real), max_age, None, None
     if real:
         try:
             newest = Manifest.load(real[-1])
         except SpecError:
             latest = "unreadable"
         else:
+            job_file = Path(newest.job_file)
             allowed = allowed or (newest.spec.get("notify") or {}).get("late_after")
             kind = (newest.stopped_by or {}).get("kind")
             latest = f"{status(newest, real[-1])} ({kind})" if kind else status(newest, real[-1])
@@ -115,4 +138,5 @@ def _check(job: str, folders: Sequence[Path], max_age: str | None, now_us: int) 
     age_s = None if last is None else (now_us - last.at_us) / 1e6
     most = span(allowed.strip()) or timedelta()
     ok = age_s is not None and age_s <= most.total_seconds()
-    return Checked(job, ok, age_s, allowed, None if last is None else last.run, latest)
+    base = real[-1].parent if real else None
+    return Checked(job, ok, age_s, allowed, None if last is None else last.run, latest, job_file, base)

@@ -362,14 +362,17 @@ def export(run: str | None, format_: str, target: Path | None, needs_review: boo
 @cli.command()
 @click.argument("jobs", nargs=-1, metavar="[JOB]...")
 @click.option("--max-age", metavar="SPAN", help="Such as 26h; default: `notify.late_after` of each job, else 26h.")
+@click.option("--tell", is_flag=True, help="Tell those who asked for `late` in the job file, once.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @_outputs
-def check(jobs: tuple[str, ...], max_age: str | None, as_json: bool, outputs: Path | None) -> int:
+def check(jobs: tuple[str, ...], max_age: str | None, tell: bool, as_json: bool, outputs: Path | None) -> int:
     """Say whether each JOB has succeeded lately; exit with 3 where one has not. Default: all jobs that have run."""
     from runner import checkup
     from runner.clock import SystemClock
 
     checked, code = checkup.check_jobs(jobs, max_age, outputs, SystemClock().now_us())
+    if tell:
+        checkup.tell(checked, SystemClock(), os.environ, lambda text: complain(f"warning: {text}"))
     say(checkup.as_json(checked) if as_json else checkup.text(checked))
     return code
 

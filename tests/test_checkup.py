@@ -10,6 +10,8 @@ from unittest.mock import patch
 
 import pyarrow as pa
 import pytest
+from hooks import hooks
+from project import Project
 
 from runner.checkup import as_json, check_jobs, text
 from runner.cli import cli
@@ -119,8 +121,18 @@ def test_a_job_file_that_has_not_run_is_late_and_a_name_that_nobody_knows_is_a_m
         check(tmp_path, max_age="26")
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    add(tmp_path, "job", "r", 1)
-    with patch.dict(os.environ):
-        assert cli.main(["check", "job", "--output", str(tmp_path), "--json"], standalone_mode=False) in (0, 3)
-    assert json.loads(capsys.readouterr().out)[0]["run"] == "r"
+def test_the_command_tells_those_who_asked_for_it_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with hooks() as hook:
+        project = Project(tmp_path / "p", notify={"to": [{"url_env": "ALERT_URL", "on": ["late"]}]})
+        outputs = project.folder / "outputs"
+        add(outputs, "job", "20200101T0200", 24 * 365 * 10, job_file=str(project.job_file))
+        with patch.dict(os.environ, {"ALERT_URL": f"{hook.url}/x"}):
+            for arguments in (["--json"], ["--json", "--tell"], ["--json", "--tell"]):
+                assert cli.main(["check", "job", "--output", str(outputs), *arguments], standalone_mode=False) == 3
+                assert json.loads(capsys.readouterr().out)[0]["run"] == "20200101T0200"
+        assert [(each["event"], each["job"], each["run"]) for each in hook.messages] == [
+            ("late", "job", "20200101T0200")
+        ]
+    project.job_file.write_text("")
+    assert cli.main(["check", "--output", str(outputs), "--tell"], standalone_mode=False) == 3
+    assert capsys.readouterr().err == "warning: nobody was told of job: the job file is empty\n"
