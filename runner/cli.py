@@ -425,6 +425,43 @@ def prune(job: str | None, dry_run: bool, as_json: bool, outputs: Path | None) -
 
 
 @cli.command()
+@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@click.option("--max-age", metavar="SPAN", help="Such as 26h; default: `notify.late_after` of each job, else 26h.")
+@click.option("--tell", is_flag=True, help="Tell those who asked for `late` in the job file, once.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@_outputs
+def check(jobs: tuple[str, ...], max_age: str | None, tell: bool, as_json: bool, outputs: Path | None) -> int:
+    """Say whether each JOB has succeeded lately; exit with 3 where one has not. Default: all jobs that have run."""
+    from runner import checkup
+    from runner.clock import SystemClock
+
+    checked, code = checkup.check_jobs(jobs, max_age, outputs, SystemClock().now_us())
+    if tell:
+        checkup.tell(checked, SystemClock(), os.environ, lambda text: complain(f"warning: {text}"))
+    say(checkup.as_json(checked) if as_json else checkup.text(checked))
+    return code
+
+
+@cli.command()
+@click.argument("job", type=click.Path(path_type=Path))
+@click.option("--test", is_flag=True, help="Send each target a message that says it is a test.")
+@_set
+@_outputs
+def notify(job: Path, test: bool, settings: tuple[str, ...], outputs: Path | None) -> int:
+    """Show whom a JOB tells of what, and what they know; or, with --test, whether messages arrive."""
+    from runner.load import load_job
+    from runner.notify import listing
+
+    loaded = load_job(job, overrides=_overrides(settings))
+    if not test:
+        say(listing.known(loaded, os.environ, outputs))
+        return Exit.OK
+    text, code = listing.send_tests(loaded, os.environ)
+    say(text)
+    return code
+
+
+@cli.command()
 def schema() -> int:
     """Print the JSON Schema of job files, for editors."""
     from runner.spec import job_schema

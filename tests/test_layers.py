@@ -39,13 +39,14 @@ def test_there_is_no_circle_of_imports() -> None:
 
 # From the bottom up. A module may import from lines above its own, and from its own line.
 ORDER = [
-    {"errors", "records", "clock", "stop", "atomic", "lock", "stdio", "open_files", "drawing"},
+    {"errors", "records", "clock", "stop", "atomic", "lock", "stdio", "open_files", "drawing", "addresses"},
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules", "prices"},
     {
         "sections",
         "deadline",
         "forecast",
         "output_section",
+        "notify_section",
         "simulator.settings",
         "strategies",
         "spec",
@@ -73,7 +74,7 @@ ORDER = [
     {"openai_errors", "openai_client", "dialects", "output", "requests", "manifest", "places", "evaluate"},
     {"openai_batches"},
     {"accounting", "answer", "answer_stats", "questions", "questionnaire"},
-    {"call", "parts", "part_rows", "earlier", "known", "runs", "history", "steady", "workers"},
+    {"call", "parts", "part_rows", "earlier", "known", "runs", "history", "steady", "workers", "freshness"},
     {
         "strategies.sequential",
         "strategies.threads",
@@ -101,6 +102,7 @@ ORDER = [
         "explain",
     },
     {"execution", "connect", "event_loop", "workers.child"},
+    {"notify", "checkup"},
     {"app", "compare"},
     {"api", "cli"},
 ]
