@@ -13,7 +13,7 @@ from runner.clock import Clock
 from runner.deadline import span
 from runner.errors import Exit, SpecError
 from runner.freshness import last_success
-from runner.listing import status
+from runner.history import status
 from runner.manifest import Manifest
 from runner.notify_section import LATE_AFTER
 from runner.problems import say
