@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from runner import strategies
 from runner.output_section import MOST_CHOICES, MOST_QUESTIONS, OutputSpec
 from runner.problems import At, Finding, complain, listed, say, suggest
+from runner.schedule.section import ScheduleSpec, short_form
 from runner.sections import (
     BudgetSpec,
     EvaluateSpec,
@@ -54,6 +55,8 @@ class JobSpec(Section):
         "workers": "limits.concurrency",
         "data": "input.path",
         "dataset": "input.path",
+        "cron": "schedule",
+        "timezone": "schedule.timezone",
     }
 
     name: str = Field(
@@ -130,6 +133,11 @@ class JobSpec(Section):
     evaluate: EvaluateSpec | None = Field(
         default=None,
         description="How good the answers are, compared with a column of the input that holds the right ones.",
+    )
+    schedule: Annotated[ScheduleSpec | None, BeforeValidator(short_form)] = Field(
+        default=None,
+        description="When the job runs by itself: a cron line, or a mapping with `cron` and more. Default: never.",
+        examples=["0 2 * * *"],
     )
 
     @field_validator("name")
@@ -218,6 +226,7 @@ def job_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the job file."""
     schema = JobSpec.model_json_schema(by_alias=True)
     schema["properties"]["strategy"]["anyOf"] = _strategy_schemas()
+    schema["properties"]["schedule"]["anyOf"].insert(0, {"type": "string", "minLength": 9})
     for part in (schema, *schema["$defs"].values()):
         for field in part.get("properties", {}).values():
             field.pop("title", None)  # pydantic's titles only repeat the key

@@ -43,6 +43,10 @@ ORDER = [
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules", "prices"},
     {
         "sections",
+        "timespan",
+        "schedule.zones",
+        "schedule.cron",
+        "schedule.section",
         "deadline",
         "forecast",
         "output_section",
@@ -56,6 +60,7 @@ ORDER = [
         "snapshot",
     },
     {"template", "limits", "budget", "gate", "flex", "blocking", "retry", "dataset", "client", "journal", "layout"},
+    {"schedule.moments"},
     {"tally", "pace", "simulator", "agreement", "stats", "answer_index"},
     {"openai_errors", "openai_client", "dialects", "output", "requests", "manifest", "places", "evaluate"},
     {"openai_batches"},
@@ -86,6 +91,9 @@ ORDER = [
     },
     {"execution", "connect", "event_loop", "workers.child"},
     {"app", "compare"},
+    {"schedule.target", "schedule.crontab", "schedule.systemd", "schedule.github_actions", "schedule.kubernetes"},
+    {"schedule.export", "schedule.upcoming"},
+    {"schedule.commands"},
     {"api", "cli"},
 ]
 
