@@ -48,12 +48,14 @@ def start(
     console: Console | None = None,
     stop: Stop | None = None,
     errand: Errand = WAIT,
+    scheduled: bool = False,
 ) -> Outcome:
     """Run a job from its first row.
 
     Args:
         outputs: where run folders go; default: `outputs/` in the project root.
         errand: what to do about batches, where the strategy makes some.
+        scheduled: whether a scheduler started it, rather than a person.
         stop: for who wants to end the run from outside.
 
     Raises:
@@ -78,6 +80,7 @@ def start(
             folder = runs.create(base, clock.now_us(), job.rehearsal)
             manifest = _new_manifest(job, folder, found, output)
             manifest.choice = None if choice is None else choice.as_json()
+            manifest.scheduled = scheduled
             try:
                 write_text(folder / SNAPSHOT, snapshot(job))
                 manifest.save(folder)

@@ -42,7 +42,7 @@ _MACROS = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
-_SOME_DAY = datetime(2000, 1, 1)  # noqa: DTZ001 - the calendar alone, without a zone
+_SOME_DAY = datetime(2000, 1, 1)
 
 LAST = CronSim.LAST
 """Stands among the days of the month for the last one, and behind a day of the week for its last in the month."""
