@@ -401,8 +401,8 @@ def test_next_shows_the_jobs_that_have_a_schedule(
         "  Sun 2032-02-29 00:00 CET    2032-02-28 23:00 UTC  in 1925 d 11 h\n"
         "\n"
         "c (jobs/c.yaml): 0 12 29 2 *, Europe/Berlin; disabled, nothing will run\n"
-        "  Tue 2028-02-29 12:00 CET    2028-02-29 11:00 UTC  in 464 d 23 h, begins 12:01:49\n"
-        "  Sun 2032-02-29 12:00 CET    2032-02-29 11:00 UTC  in 1925 d 23 h, begins 12:00:48\n"
+        "  Tue 2028-02-29 12:00 CET    2028-02-29 11:00 UTC  in 464 d 23 h, begins 12:01:47\n"
+        "  Sun 2032-02-29 12:00 CET    2032-02-29 11:00 UTC  in 1925 d 23 h, begins 12:01:52\n"
     ).removesuffix("\n")
     assert command(made, monkeypatch, "next", "jobs/b.yaml", "--count", "1", "--json") == 0
     [shown] = json.loads(capsys.readouterr().out)
