@@ -14,7 +14,7 @@ import pytest
 
 from runner.problems import SpecErrors
 from runner.schedule.cron import Cron, read_cron
-from runner.schedule.moments import Judged, Verdict, clock_changes, due, jitter, moments, next_start, said
+from runner.schedule.moments import Judged, Verdict, clock_changes, due, jitter, latest, moments, next_start, said
 from runner.schedule.section import ScheduleSpec
 from runner.schedule.zones import local_zone
 from runner.spec import JobSpec
@@ -261,6 +261,24 @@ def test_a_moment_waits_for_its_jitter() -> None:
     assert coming.begins > coming.at
     assert due(some, "job", at("2026-11-20 03:00"), coming.begins - timedelta(seconds=1)) == []
     assert [each.verdict for each in due(some, "job", at("2026-11-20 03:00"), coming.begins)] == [Verdict.RUN]
+
+
+@pytest.mark.parametrize(
+    ("cron", "now", "newest"),
+    [
+        ("*/5 * * * *", "2026-11-21 12:04", "2026-11-21 12:00"),
+        ("0 2 * * *", "2026-11-21 01:30", "2026-11-21 01:00"),
+        ("0 2 * * *", "2026-11-21 00:59", "2026-11-20 01:00"),
+        ("30 2 * * *", "2027-03-28 01:00", "2027-03-28 01:00"),  # at the jump
+        ("30 2 * * *", "2026-10-25 01:30", "2026-10-25 00:30"),  # the clock shows it again
+        ("0 2 1 * *", "2026-11-21 12:00", "2026-11-01 01:00"),
+        ("0 2 29 2 *", "2026-11-21 12:00", "2024-02-29 01:00"),
+    ],
+)
+def test_the_newest_moment_that_has_come(cron: str, now: str, newest: str) -> None:
+    found = latest(schedule(cron, "Europe/Berlin"), "job", at(now))
+    assert found is not None
+    assert utc(found.at) == newest
 
 
 @pytest.mark.parametrize(

@@ -281,6 +281,35 @@ def test_the_shell_of_a_pod_takes_some_failed_rows_for_success(made: Project, tm
     assert [_exit(script, code, tmp_path) for code in (0, 3, 4)] == [0, 0, 4]
 
 
+# The published schemas ------------------------------------------------------------------------------------------------
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"cron": "*/15 8-18/2 1,15 * mon", "grace": "2h", "jitter": "5m", "overlap": "queue"},
+    {"catch_up": "none", "overlap": "cancel", "timezone": "UTC"},
+]
+
+
+@pytest.mark.skipif(shutil.which("check-jsonschema") is None, reason="check-jsonschema is not installed")
+def test_workflows_fit_the_published_schema(made: Project, tmp_path: Path) -> None:
+    for number, schedule in enumerate(VARIANTS):
+        [text] = export(made, "github-actions", **schedule).files.values()
+        path = tmp_path / f"{number}.yml"
+        path.write_text(text, encoding="utf-8")
+        command = ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", path]
+        assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("kubernetes-validate") is None, reason="kubernetes-validate is not installed")
+def test_cron_jobs_fit_the_published_schema(made: Project, tmp_path: Path) -> None:
+    for number, schedule in enumerate([*VARIANTS, {"enabled": False}]):
+        [text] = export(made, "kubernetes", **schedule).files.values()
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text, encoding="utf-8")
+        command = ["kubernetes-validate", "--strict", path]
+        assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 # What cannot be expressed ---------------------------------------------------------------------------------------------
 
 

@@ -60,7 +60,7 @@ jobs:
         uses: actions/cache/restore@v5
         with:
           path: outputs
-          key: runner-{target.name}-${{{{ github.run_id }}}}
+          key: runner-{target.name}-${{{{ github.run_id }}}}-${{{{ github.run_attempt }}}}
           restore-keys: runner-{target.name}-
       - name: Run
         run: |
@@ -77,7 +77,7 @@ jobs:
         uses: actions/cache/save@v5
         with:
           path: outputs
-          key: runner-{target.name}-${{{{ github.run_id }}}}
+          key: runner-{target.name}-${{{{ github.run_id }}}}-${{{{ github.run_attempt }}}}
       - name: Hand out the newest run
         if: ${{{{ always() }}}}
         uses: actions/upload-artifact@v6

@@ -83,6 +83,18 @@ def next_start(schedule: ScheduleSpec, job: str, last: datetime) -> Moment | Non
     return next(moments(schedule, job, last), None)
 
 
+def latest(schedule: ScheduleSpec, job: str, now: datetime) -> Moment | None:
+    """Return the newest moment that has come: the one that a run which a scheduler starts now belongs to.
+
+    None: the schedule had no moment in the last hundred years.
+    """
+    for days in (1 / 24, 1, 40, 366, 36_600):
+        *_, newest = None, *moments(schedule, job, now - timedelta(days=days), now)
+        if newest is not None:
+            return newest
+    return None
+
+
 def due(schedule: ScheduleSpec, job: str, last: datetime, now: datetime) -> list[Judged]:
     """Return the moments that have come since the last one with a verdict, in order, and what becomes of each.
 
