@@ -49,12 +49,14 @@ def start(
     console: Console | None = None,
     stop: Stop | None = None,
     errand: Errand = WAIT,
+    scheduled: bool = False,
 ) -> Outcome:
     """Run a job from its first row.
 
     Args:
         outputs: where run folders go; default: `outputs/` in the project root.
         errand: what to do about batches, where the strategy makes some.
+        scheduled: whether a scheduler started it, rather than a person.
         stop: for who wants to end the run from outside.
 
     Raises:
@@ -66,10 +68,12 @@ def start(
     console = console or Console()
     base = (outputs or job.root / runs.OUTPUTS) / job.spec.name
     with watched(job, base, clock, os.environ, partial(_warn, console, clock)) as watch:
-        return watch.ended(_start(job, base, console, clock, stop or Stop(), errand))
+        return watch.ended(_start(job, base, console, clock, stop or Stop(), errand, scheduled=scheduled))
 
 
-def _start(job: Job, base: Path, console: Console, clock: Clock, stop: Stop, errand: Errand) -> Outcome:
+def _start(
+    job: Job, base: Path, console: Console, clock: Clock, stop: Stop, errand: Errand, *, scheduled: bool
+) -> Outcome:
     plan = make_plan(job)
     open_files.allow(job.limits.concurrency or 1, display(job.path))
     found = _survey(plan, console, clock)
@@ -84,6 +88,7 @@ def _start(job: Job, base: Path, console: Console, clock: Clock, stop: Stop, err
             folder = runs.create(base, clock.now_us(), job.rehearsal)
             manifest = _new_manifest(job, folder, found, output)
             manifest.choice = None if choice is None else choice.as_json()
+            manifest.scheduled = scheduled
             try:
                 write_text(folder / SNAPSHOT, snapshot(job))
                 manifest.save(folder)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from runner import runs
 from runner.clock import Clock
-from runner.deadline import span
 from runner.errors import Exit, SpecError
 from runner.freshness import last_success
 from runner.history import status
@@ -18,6 +17,7 @@ from runner.manifest import Manifest
 from runner.notify_section import LATE_AFTER
 from runner.problems import say
 from runner.progress import duration
+from runner.timespan import read_span
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def check_jobs(
     Raises:
         SpecError: there is no such job, or `max_age` is no time span.
     """
-    if max_age is not None and span(max_age.strip()) is None:
+    if max_age is not None and read_span(max_age.strip()) is None:
         raise SpecError(f"--max-age must be a time span such as 26h or 8d, got {say(max_age)}")
     folders = [_of(name, outputs) for name in names] if names else _all(outputs or runs.outputs_here())
     checked = [_check(job, found, max_age, now_us) for job, found in folders]
@@ -102,7 +102,7 @@ def tell(checked: Sequence[Checked], clock: Clock, environ: Mapping[str, str], w
         except SpecError as error:
             warn(f"nobody was told of {each.job}: {error.message}")
             continue
-        tell_if_late(job, each.base, clock, environ, warn, allowed=span(each.max_age.strip()), since_us=0)
+        tell_if_late(job, each.base, clock, environ, warn, allowed=read_span(each.max_age.strip()), since_us=0)
 
 
 def _of(name: str, outputs: Path | None) -> tuple[str, list[Path]]:
@@ -136,7 +136,7 @@ def _check(job: str, folders: Sequence[Path], max_age: str | None, now_us: int) 
             latest = f"{status(newest, real[-1])} ({kind})" if kind else status(newest, real[-1])
     allowed = allowed or LATE_AFTER
     age_s = None if last is None else (now_us - last.at_us) / 1e6
-    most = span(allowed.strip()) or timedelta()
+    most = read_span(allowed.strip()) or timedelta()
     ok = age_s is not None and age_s <= most.total_seconds()
     base = real[-1].parent if real else None
     return Checked(job, ok, age_s, allowed, None if last is None else last.run, latest, job_file, base)

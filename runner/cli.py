@@ -14,6 +14,7 @@ import click
 
 from runner import __version__
 from runner.errors import Exit, RunnerError, SpecError
+from runner.schedule.commands import schedule
 from runner.stdio import complain, finish, say, use_utf8
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class _Group(click.Group):
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def cli() -> None:
     """Run a dataset through an LLM API, as one YAML file says, into Parquet."""
+
+
+cli.add_command(schedule)
 
 
 def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -86,6 +90,7 @@ _run_argument = click.argument("run", required=False)
 @click.option("--rehearse", is_flag=True, help="Send to the embedded simulator: no key, no cost, no real answers.")
 @click.option("--dry-run", is_flag=True, help="Show rows, first request, tokens, cost and time; send nothing.")
 @click.option("--detach", is_flag=True, help="Batch API: submit, and come back later with `runner resume`.")
+@click.option("--scheduled", is_flag=True, help="As schedulers start it: marked so, and `reuse` is on by default.")
 @_outputs
 @_shown
 def run(
@@ -97,6 +102,7 @@ def run(
     rehearse: bool,
     dry_run: bool,
     detach: bool,
+    scheduled: bool,
     outputs: Path | None,
     quiet: bool,
     as_json: bool,
@@ -105,6 +111,8 @@ def run(
     overrides = _redirected(_overrides(settings, strategy), endpoint, rehearse)
     if limit is not None:
         overrides["input.limit"] = str(limit)
+    if scheduled:
+        overrides = _reusing(job, overrides)
     if dry_run:
         from runner.dry_run import dry_run as estimate
 
@@ -118,7 +126,13 @@ def run(
     loaded = load_job(job, overrides=overrides, environ=os.environ)
     if detach:
         app.refuse_to_detach(loaded)
-    outcome = app.start(loaded, outputs=outputs, console=_console(quiet, as_json), errand=Errand(wait=not detach))
+    outcome = app.start(
+        loaded,
+        outputs=outputs,
+        console=_console(quiet, as_json),
+        errand=Errand(wait=not detach),
+        scheduled=scheduled,
+    )
     code = _show_outcome(outcome, quiet, as_json)
     return Exit.OK if detach and outcome.manifest.status == "waiting" else code
 
@@ -511,6 +525,14 @@ def _redirected(overrides: dict[str, str], endpoint: str | None, rehearse: bool)
     if rehearse:
         endpoint = "simulator"
     return overrides if endpoint is None else {**overrides, "endpoint": json.dumps(endpoint)}
+
+
+def _reusing(job: Path, overrides: dict[str, str]) -> dict[str, str]:
+    """Return the overrides with `reuse: true`, where nobody has said anything about it."""
+    from runner.load import load_job
+
+    says = "reuse" in load_job(job, overrides=overrides).spec.model_fields_set
+    return overrides if says else {**overrides, "reuse": "true"}
 
 
 def _find(name: str | None, outputs: Path | None) -> Path:

@@ -10,10 +10,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from runner.addresses import VARIABLE, secret_parts
-from runner.deadline import span
 from runner.errors import SpecError
 from runner.problems import Finding, complain, say
 from runner.sections import Many, Section
+from runner.timespan import read_span
 
 Event = Literal["failure", "recovered", "success", "late", "budget"]
 """What a target can be told of."""
@@ -51,7 +51,7 @@ def _address_findings(value: str, instead: str) -> Iterator[Finding]:
 
 
 def _span_text(value: object) -> object:
-    if not isinstance(value, str) or span(value.strip()) is None:
+    if not isinstance(value, str) or read_span(value.strip()) is None:
         unit = isinstance(value, int | float) and not isinstance(value, bool)
         hint = f"with its unit: `{value:g}h`" if unit else None
         complain([Finding(f"must be a time span such as 26h or 8d, got {say(value)}", hint=hint)])
@@ -155,7 +155,7 @@ class NotifySpec(Section):
 
     @property
     def late_after_span(self) -> timedelta:
-        found = span(self.late_after.strip())
+        found = read_span(self.late_after.strip())
         assert found is not None  # it was checked
         return found
 

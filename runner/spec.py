@@ -15,6 +15,7 @@ from runner import strategies
 from runner.notify_section import NotifySpec, not_a_list
 from runner.output_section import MOST_CHOICES, MOST_QUESTIONS, OutputSpec
 from runner.problems import At, Finding, complain, listed, say, suggest
+from runner.schedule.section import ScheduleSpec, short_form
 from runner.sections import (
     BudgetSpec,
     EvaluateSpec,
@@ -58,6 +59,8 @@ class JobSpec(Section):
         "dataset": "input.path",
         "alerts": "notify",
         "ping": "notify.ping",
+        "cron": "schedule",
+        "timezone": "schedule.timezone",
     }
 
     name: str = Field(
@@ -139,11 +142,15 @@ class JobSpec(Section):
         default=None,
         description="Who is told how the job goes: failures, recoveries, lateness. Default: nobody.",
     )
-
     keep: KeepSpec | None = Field(
         default=None,
         description="Which runs `runner prune` keeps. Default: all.",
         examples=[{"runs": 90, "days": 365}],
+    )
+    schedule: Annotated[ScheduleSpec | None, BeforeValidator(short_form)] = Field(
+        default=None,
+        description="When the job runs by itself: a cron line, or a mapping with `cron` and more. Default: never.",
+        examples=["0 2 * * *"],
     )
 
     @field_validator("name")
@@ -232,6 +239,7 @@ def job_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the job file."""
     schema = JobSpec.model_json_schema(by_alias=True)
     schema["properties"]["strategy"]["anyOf"] = _strategy_schemas()
+    schema["properties"]["schedule"]["anyOf"].insert(0, {"type": "string", "minLength": 9})
     for part in (schema, *schema["$defs"].values()):
         for field in part.get("properties", {}).values():
             field.pop("title", None)  # pydantic's titles only repeat the key

@@ -43,6 +43,10 @@ ORDER = [
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules", "prices"},
     {
         "sections",
+        "timespan",
+        "schedule.zones",
+        "schedule.cron",
+        "schedule.section",
         "deadline",
         "forecast",
         "output_section",
@@ -70,6 +74,7 @@ ORDER = [
         "journal",
         "layout",
     },
+    {"schedule.moments"},
     {"tally", "pace", "simulator", "agreement", "stats", "answer_index", "twins"},
     {"openai_errors", "openai_client", "dialects", "output", "requests", "manifest", "places", "evaluate"},
     {"openai_batches"},
@@ -104,6 +109,9 @@ ORDER = [
     {"execution", "connect", "event_loop", "workers.child"},
     {"notify", "checkup"},
     {"app", "compare"},
+    {"schedule.target", "schedule.crontab", "schedule.systemd", "schedule.github_actions", "schedule.kubernetes"},
+    {"schedule.export", "schedule.upcoming"},
+    {"schedule.commands"},
     {"api", "cli"},
 ]
 

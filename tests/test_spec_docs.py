@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from runner import config, models, notify_section, output_section, sections, spec
+from runner.schedule import section
 from runner.yaml_source import parse
 
 PAGE = Path(__file__).parent.parent / "docs" / "job-file.md"
@@ -30,6 +31,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "`keep`": sections.KeepSpec,
     "`notify`": notify_section.NotifySpec,
     "`notify.to[]`": notify_section.Target,
+    "`schedule`": section.ScheduleSpec,
     "Endpoints": config.EndpointSpec,
     "Models": models.Models,
     "`models.NAME`": models.ModelSpec,
