@@ -48,6 +48,7 @@ def _batches(entries: Sequence[ledger.Entry]) -> dict[str, Any]:
     ]
     return {
         "batches": len(entries),
+        "open": sum(entry.open for entry in entries),
         "statuses": dict(sorted(Counter(entry.status or entry.state for entry in entries).items())),
         "longest_s": max(took, default=None),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from project import Project, simulator, until
 
 from runner import read_results
 from runner.batches import ledger
+from runner.manifest import Manifest
+from runner.report import next_steps
 from runner.simulator import SimulatorProcess
 
 Make = Callable[..., Project]
@@ -274,11 +277,16 @@ def test_a_budget_bounds_what_is_submitted(batched: Make) -> None:
 
 def test_detach_and_come_back(batched: Make) -> None:
     with batching(batches={"speed": 1000, "duration_s": 3600}) as server:
-        here = batched(server, rows=60)
+        here = batched(server, rows=60, limits={"requests_per_minute": 60})
         done = here.run("--detach")
         assert "its batches are being carried out" in done.stdout
         assert f"look again:   runner resume {here.latest.relative_to(here.folder)}" in done.stdout
         assert here.manifest()["status"] == "waiting"
+        assert here.manifest()["sessions"][0]["use"]["requests_per_minute"] == 0, "batches have limits of their own"
+        interrupted = replace(Manifest.load(here.latest), status="interrupted")
+        assert next_steps(interrupted, here.latest)[1] == (
+            f"its batches:  runner batches {here.latest}          (they go on at the server; --cancel ends them)"
+        )
         assert "validating" in here.runner("batches").stdout or "in_progress" in here.runner("batches").stdout
         here.runner("resume", exits=4)
         assert here.runner("resume", "--wait").returncode == 0

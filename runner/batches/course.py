@@ -23,6 +23,7 @@ from runner.budget import NOTHING
 from runner.errors import FatalError
 from runner.forecast import LIVE_MARGIN, live_s
 from runner.openai_batches import BatchState
+from runner.progress import duration
 from runner.records import Item, Key, Request, Result
 from runner.strategies import Calls, Emit, Requests, Strategy
 
@@ -183,6 +184,7 @@ class Course:
             await self._too_large(entry, error)
             return
         self._office.tally.attempts += entry.requests
+        self._office.tally.submitted += entry.requests
         self._watched[entry.number] = _Watched(_FIRST_LOOK_S, self._now_s() + _FIRST_LOOK_S)
         self._office.home.note(f"batch {entry.number}: submitted as {entry.batch_id}, {entry.requests:,} requests")
         self._count()
@@ -323,6 +325,7 @@ class Course:
                     f"of {entry.requests:,}"
                 )
             if state is not None and state.ended:
+                self._count()
                 await self._collect(entry, state)
         self._count()
 
@@ -416,7 +419,7 @@ class Course:
         late_s = self._live_s(self._unfinished()) - (deadline_us - self._now_us()) / 1e6
         if late_s > 0:
             self._office.home.warn(
-                f"the deadline cannot be met: sent live, the rows take about {late_s / 60:.0f} min longer than that"
+                f"the deadline cannot be met: sent live, the rows take about {duration(late_s)} longer than that"
             )
 
     def _live_is_due(self) -> bool:
