@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,13 @@ import pyarrow as pa
 import pytest
 from project import Project, simulator, until
 
-from runner import read_results
+from runner import read_results, resume_run
+from runner.app import start
 from runner.batches import ledger
+from runner.batches.office import Errand
+from runner.load import load_job
 from runner.manifest import Manifest
+from runner.progress import Console
 from runner.report import next_steps
 from runner.simulator import SimulatorProcess
 
@@ -293,6 +298,20 @@ def test_detach_and_come_back(batched: Make) -> None:
         assert_whole(here, 60)
         assert_paid_once(server)
         assert server.stats()["batches"]["created"] == 1
+
+
+def test_batches_of_a_rehearsal_are_lost_with_its_simulator_and_sent_again_at_once(batched: Make) -> None:
+    with batching() as server:
+        here = batched(server, rows=20)
+    here.endpoint = {"simulator": {"latency_s": 0, "batches": FAST}}
+    here.change()
+    left = start(load_job(here.job_file), console=Console(quiet=True), errand=Errand(wait=False))
+    assert (left.manifest.status, left.open_batches) == ("waiting", 1)
+    began = time.monotonic()
+    assert resume_run(left.folder, progress=False).ok == 20
+    assert time.monotonic() - began < 20
+    [warning] = here.manifest(left.folder)["sessions"][1]["warnings"]
+    assert warning == "batch 1 is lost with its simulator; its rows are sent again"
 
 
 def test_cancelling_collects_what_was_finished(batched: Make) -> None:

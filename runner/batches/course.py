@@ -128,7 +128,9 @@ class Course:
             if not self._errand.wait:
                 await self._fill()  # what has ended made room
                 return
-            await self._pause()
+            if not self._arrived.is_set():
+                await self._pause()
+            self._arrived.clear()  # else there is room, and there may be rows to be sent again
 
     async def _open(self) -> None:
         """Take up where the last session ended."""
@@ -186,7 +188,8 @@ class Course:
         self._office.tally.attempts += entry.requests
         self._office.tally.submitted += entry.requests
         self._watched[entry.number] = _Watched(_FIRST_LOOK_S, self._now_s() + _FIRST_LOOK_S)
-        self._office.home.note(f"batch {entry.number}: submitted as {entry.batch_id}, {entry.requests:,} requests")
+        requests = "1 request" if entry.requests == 1 else f"{entry.requests:,} requests"
+        self._office.home.note(f"batch {entry.number}: submitted as {entry.batch_id}, {requests}")
         self._count()
 
     async def _too_large(self, entry: Entry, error: TooLarge) -> None:
