@@ -96,6 +96,11 @@ class Pipeline:
             work.cancel()
             await asyncio.gather(work, watch, return_exceptions=True)
 
+    @property
+    def held_up(self) -> bool:
+        """Whether no more rows come before some that were pulled have their results."""
+        return self._known is not None and self._known.crowded
+
     def __iter__(self) -> Pipeline:
         return self
 

@@ -116,6 +116,17 @@ def test_rows_are_split_by_number_and_by_what_may_be_enqueued(batched: Make) -> 
     assert 1_000 < stats["max_enqueued_tokens"] <= 2_000
 
 
+def test_a_batch_is_sent_when_too_many_rows_wait_for_the_answers_of_others(batched: Make) -> None:
+    rows = [{"id": f"r{number:05d}", "text": f"paper {number % 40}"} for number in range(1200)]
+    with batching() as server:
+        here = batched(server, rows=rows, dedupe=True)
+        assert here.work().ok == 1200
+        stats = server.stats()["batches"]
+        assert_whole(here, 1200)
+        assert_paid_once(server)
+    assert stats["answered"] == 40
+
+
 def test_two_models_go_into_files_of_their_own(batched: Make) -> None:
     with batching() as server:
         here = batched(server, rows=40, model=["gpt-6-luna", "gpt-6-sol"])

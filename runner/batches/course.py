@@ -210,6 +210,8 @@ class Course:
             if count % _BREATH == 0:
                 await asyncio.sleep(0)
             if isinstance(row, _Pause):
+                if self._requests.held_up:
+                    break  # rows wait for the answers of those that are packed
                 continue
             model, body = row.pending.item.model, row.request.body
             packing = self._packings.get(model)
@@ -565,6 +567,10 @@ class _LiveRows:
             if row.pending.result.attempts:
                 self._so_far[row.pending.item.key] = row.pending.result
             return row.request
+
+    @property
+    def held_up(self) -> bool:
+        return False
 
     def next_item(self) -> Item | None:
         request = next(self)

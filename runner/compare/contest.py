@@ -182,6 +182,10 @@ class _Rows:
         self._stop = stop
         self._turn = threading.Lock()  # strategies pull from any thread
 
+    @property
+    def held_up(self) -> bool:
+        return False
+
     def __iter__(self) -> _Rows:
         return self
 
