@@ -96,7 +96,6 @@ class Course:
         self._seen_us = self._began_us
         self._passed_s = 0.0
         self._largest = 0
-        self._need = [0, 0]  # rows packed, and the tokens that they would take live
         self._arrived = asyncio.Event()
 
     async def run(self) -> None:
@@ -233,8 +232,6 @@ class Course:
             packing.add(row.pending, body, tokens, most)
             if row.again is not None:
                 packing.takes_over(*row.again)
-            self._need[0] += 1
-            self._need[1] += office.estimates[model].need(row.request).tokens
         return await self._finish_all()
 
     async def _finish_all(self) -> bool:
@@ -414,8 +411,10 @@ class Course:
         return max(0, self._office.home.left() - sum(entry.done for entry in self._ledger.open))
 
     def _live_s(self, count: int) -> float:
-        rows_packed, tokens = self._need
-        return live_s(count, tokens / rows_packed if rows_packed else 0.0, self._office.limits)
+        estimates, entries = self._office.estimates, self._ledger.entries
+        packed = sum(entry.requests for entry in entries)
+        tokens = sum(entry.tokens + entry.requests * estimates[entry.model].output_tokens for entry in entries)
+        return live_s(count, tokens / packed if packed else 0.0, self._office.limits)
 
     def _say_if_late(self) -> None:
         deadline_us = self._finish.deadline_us if self._finish is not None else None
