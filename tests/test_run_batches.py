@@ -228,6 +228,17 @@ def test_strange_lines_are_told_of(batched: Make) -> None:
     ]
 
 
+def test_what_a_lost_answer_may_have_cost_stays_out_of_a_budget(batched: Make) -> None:
+    with batching(batches={"script": [{"missing_lines": 10}]}) as server:
+        here = batched(server, rows=20, budget={"max_usd": 1000.0}, parameters={"max_output_tokens": 20})
+        assert here.work().ok == 20
+        first, second = entries(here)
+        assert (first.requests, second.requests) == (20, 10)
+        [session] = here.manifest()["sessions"]
+        known = sum(here.table().column("_cost_usd").to_pylist())
+        assert session["spent_usd"] == pytest.approx(known + first.most_usd / 2)
+
+
 def test_a_full_queue_at_the_server_is_waited_for(batched: Make) -> None:
     full = {"fail": "token_limit_exceeded"}
     with batching(batches={"script": [full, full, full]}) as server:

@@ -433,9 +433,8 @@ class Course:
             return True
         if self._finish.deadline_us is None:
             return False
-        needed_s = self._live_s(self._unfinished()) * LIVE_MARGIN + _LONGEST_LOOK_S
-        if any(entry.at_server for entry in self._ledger.open):
-            needed_s += _CANCEL_S
+        # Where the server has no batch, one that is submitted now would have to be cancelled as well.
+        needed_s = self._live_s(self._unfinished()) * LIVE_MARGIN + _LONGEST_LOOK_S + _CANCEL_S
         return self._now_us() + needed_s * 1e6 >= self._finish.deadline_us
 
     async def _go_live(self, finish: Finish) -> None:
