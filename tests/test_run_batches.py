@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import time
@@ -17,12 +18,15 @@ from project import Project, simulator, until
 from runner import read_results, resume_run
 from runner.app import start
 from runner.batches import ledger
+from runner.batches.desk import BatchEndpoint, Desk
 from runner.batches.office import Errand
+from runner.errors import TransientError
 from runner.load import load_job
 from runner.manifest import Manifest
 from runner.progress import Console
 from runner.report import next_steps
 from runner.simulator import SimulatorProcess
+from runner.stop import Stop
 
 Make = Callable[..., Project]
 
@@ -391,3 +395,27 @@ def test_the_ledger_can_be_read_by_people(batched: Make) -> None:
         10,
     )
     assert Path(here.latest / "batches").stat().st_mode & 0o777
+
+
+class Silent:
+    """A client whose server never answers."""
+
+    speed = 1.0
+
+    async def retrieve(self, batch_id: str) -> None:
+        raise TransientError("connection failed", kind="connection")
+
+
+def test_a_server_that_stays_silent_is_told_of_once(tmp_path: Path) -> None:
+    notes: list[str] = []
+    client: Any = Silent()
+    desk = Desk(ledger.Ledger(tmp_path), [BatchEndpoint("there", client)], "/v1/responses", {}, Stop(), notes.append)
+    entry = ledger.Entry(1, "there", 0, 10, 100, [[0, 9]], state="submitted", batch_id="batch_1")
+
+    async def look() -> None:
+        for seen in range(1, 6):
+            assert await desk.look(entry) is None
+            assert len(notes) == (seen >= 3)
+
+    asyncio.run(look())
+    assert notes == ["the server fails, and is asked again until it answers: connection failed"]
