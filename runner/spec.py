@@ -43,6 +43,14 @@ _PARAMETERS = (
 )
 
 
+# What `runner plan` calls ways to carry a job out are not the names of strategies.
+_OF_WAYS = {
+    "hybrid": 'write `{name: batch_api, deadline: "06:00"}`',
+    "flex": "write `parameters: {service_tier: flex}`, which any live strategy takes",
+    "standard": "leave it out, or write `asyncio`",
+}
+
+
 class JobSpec(Section):
     """One batch job: an input, a question about each row, and where the answers come from."""
 
@@ -201,7 +209,7 @@ class JobSpec(Section):
                 complain([Finding("lacks `name`", hint="for example `{name: threads, workers: 8}`")])
             at, name = ("name",), strategy["name"]
         if not isinstance(name, str) or name not in known:
-            near = suggest(name, known) or "docs/strategies.md tells what each is for"
+            near = _OF_WAYS.get(str(name)) or suggest(name, known) or "docs/strategies.md tells what each is for"
             complain([Finding(f"must be one of {listed(known, 'or')}, got {say(name)}", at, near)])
         return strategy
 

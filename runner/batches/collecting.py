@@ -99,6 +99,8 @@ class Collector:
                     await asyncio.sleep(0)
             code = {"expired": "batch_expired", "cancelled": "batch_cancelled"}.get(entry.status or "", "missing")
             for row in index.rest():
+                if code == "missing":  # it may have been paid for, which nobody can know
+                    found.spent += share
                 sent_again = self._reader.missed(row, code, "the batch has neither an answer nor an error for it").again
                 if row.item.key in lacking:
                     self._settle(entry, row, again if sent_again else None)
