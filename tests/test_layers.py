@@ -56,7 +56,7 @@ ORDER = [
         "snapshot",
     },
     {"template", "limits", "budget", "gate", "flex", "blocking", "retry", "dataset", "client", "journal", "layout"},
-    {"tally", "pace", "simulator", "agreement", "stats", "answer_index"},
+    {"tally", "pace", "simulator", "agreement", "stats", "answer_index", "twins"},
     {"openai_errors", "openai_client", "dialects", "output", "requests", "manifest", "places", "evaluate"},
     {"openai_batches"},
     {"accounting", "answer", "answer_stats", "questions", "questionnaire"},
