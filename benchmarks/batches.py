@@ -230,7 +230,8 @@ def run(folder: Path, what: str) -> str:
     assert results(folder) == (0 if what == "pack" else found.rows)
     name = "packed" if what == "pack" else "collected"
     seconds, processor_s = cost
-    return f"{name}: {found.rows / seconds:,.0f} rows/s ({processor_s / found.rows * 1e6:.1f} µs of processor time each)"
+    each = processor_s / found.rows * 1e6
+    return f"{name}: {found.rows / seconds:,.0f} rows/s ({each:.1f} µs of processor time each)"
 
 
 def _note(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
@@ -10,12 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from pydantic_core import from_json, to_json
-
 from runner.errors import FatalError
+from runner.exact_json import decode, encode
 from runner.records import Key
 
-_spelled_out = json.JSONEncoder(separators=(",", ":")).encode  # ASCII only: any text survives, lone surrogates too
 _READ_BYTES = 1 << 20  # reading lets other threads in, and getting back may take 5 ms: so seldom
 _KEY = re.compile(rb'\{"_index":(\d+)(?:,"_model_number":(\d+))?[,}]')
 
@@ -43,7 +40,7 @@ class Journal:
 
     def add(self, row: dict[str, Any]) -> None:
         """Add a row; it is kept by the next `write`."""
-        self._lines.append(_encode(row))
+        self._lines.append(encode(row))
 
     def write(self) -> None:
         """Write the rows that were added.
@@ -104,21 +101,6 @@ class Journal:
         self.release()
 
 
-def _encode(row: dict[str, Any]) -> bytes:
-    """Return a row as JSON, exactly: integers of any size, and NaN, which orjson would make null."""
-    try:
-        return to_json(row, inf_nan_mode="constants")
-    except ValueError:  # a lone surrogate has no UTF-8
-        return _spelled_out(row).encode("ascii")
-
-
-def _decode(line: bytes) -> Any:
-    try:
-        return from_json(line)
-    except ValueError:  # a lone surrogate, or no JSON
-        return json.loads(line)
-
-
 class Line(NamedTuple):
     """Where a row stands in a journal: its key, and the bytes that hold it."""
 
@@ -168,7 +150,7 @@ def read(path: Path, batch_bytes: int = 4 << 20, whole_bytes: int = 32 << 20) ->
                 batch, size = [], 0
             row = whole[line.offset : line.offset + line.length] or os.pread(file.fileno(), line.length, line.offset)
             try:
-                batch.append(_decode(row))
+                batch.append(decode(row))
             except ValueError:
                 raise _damaged(path, line.offset) from None
             size += line.length
@@ -189,7 +171,7 @@ def repair(path: Path) -> set[Key]:
             if not line.endswith(b"\n"):
                 break
             try:
-                row = _decode(line)
+                row = decode(line)
                 keys.add(key_of(row))
             except (ValueError, KeyError, TypeError):
                 if file.read(1):
@@ -235,7 +217,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        row = _decode(line)
+        row = decode(line)
     except ValueError:
         return None
     return row if isinstance(row, dict) else None

@@ -39,7 +39,7 @@ def test_there_is_no_circle_of_imports() -> None:
 
 # From the bottom up. A module may import from lines above its own, and from its own line.
 ORDER = [
-    {"errors", "records", "clock", "stop", "atomic", "lock", "stdio", "open_files", "drawing"},
+    {"errors", "records", "clock", "stop", "atomic", "lock", "stdio", "open_files", "drawing", "exact_json"},
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules", "prices"},
     {
         "sections",

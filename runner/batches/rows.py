@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -10,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.exact_json import decode, encode
 from runner.records import Item, Request, Result
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # ASCII only: any text survives, lone surrogates too
 _NAMED = re.compile(rb'\{"index":(\d+),"fingerprint":"([0-9a-f]+)"')
-_ITEM = ("index", "id", "fields", "file", "line", "model")
 _SUMS = (
     "attempts", "input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens", "cost_usd",
     "saved_usd",
@@ -53,24 +51,34 @@ class Pending:
 
     def line(self) -> bytes:
         """Return it as a line of a file."""
-        result = self.result
-        row: dict[str, Any] = {"index": result.item.index, "fingerprint": result.fingerprint}
-        row |= {name: getattr(result.item, name) for name in _ITEM}
-        row["tokens"] = self.input_tokens
+        result, item = self.result, self.result.item
+        row: dict[str, Any] = {
+            "index": item.index,
+            "fingerprint": result.fingerprint,
+            "id": item.id,
+            "fields": item.fields,
+            "file": item.file,
+            "line": item.line,
+            "model": item.model,
+            "tokens": self.input_tokens,
+        }
         if result.attempts or self.transient:
             row["transient"], row["invalid"] = self.transient, self.invalid
             row |= {name: value for name in _SUMS if (value := getattr(result, name)) is not None}
-        return _encode(row).encode("ascii") + b"\n"
+        return encode(row) + b"\n"
 
 
 def parse(line: bytes) -> Pending:
     """Return what `Pending.line` wrote."""
-    row = json.loads(line)
-    result = Result(Item(**{name: row[name] for name in _ITEM}), fingerprint=row["fingerprint"])
+    row = decode(line)
+    item = Item(row["index"], row["id"], row["fields"], row["file"], row["line"], row["model"])
+    result = Result(item, fingerprint=row["fingerprint"])
+    if "transient" not in row:
+        return Pending(result, row["tokens"])
     for name in _SUMS:
         if name in row:
             setattr(result, name, row[name])
-    return Pending(result, row["tokens"], row.get("transient", 0), row.get("invalid", 0))
+    return Pending(result, row["tokens"], row["transient"], row["invalid"])
 
 
 def add(result: Result, before: Result) -> None:
@@ -101,8 +109,9 @@ class RowIndex:
             for line in file:
                 named = _NAMED.match(line)
                 assert named is not None
-                self._places[f"{named[2].decode()}-{int(named[1])}"] = (offset, len(line))
-                offset += len(line)
+                length = len(line)
+                self._places[(b"%b-%b" % named.group(2, 1)).decode()] = offset, length
+                offset += length
         self._file = os.open(path, os.O_RDONLY)
 
     def __enter__(self) -> RowIndex:
