@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -134,28 +134,55 @@ def key_of(row: dict[str, Any]) -> Key:
     return row["_index"], row.get("_model_number", 0)
 
 
-def read(path: Path, batch_bytes: int = 4 << 20, whole_bytes: int = 32 << 20) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of a journal in order of their keys, in batches of about `batch_bytes` that part no input row.
+def batches(
+    path: Path, batch_bytes: int = 4 << 20, whole_bytes: int = 32 << 20
+) -> Iterator[tuple[list[Line], list[bytes]]]:
+    """Yield the lines of a journal in order of their keys, in batches of about `batch_bytes` that part no input row.
 
     Args:
         whole_bytes: a larger journal is not read at once, but row by row.
     """
-    batch: list[dict[str, Any]] = []
+    places: list[Line] = []
+    batch: list[bytes] = []
     size = 0
     with open(path, "rb") as file:
         whole = file.read() if path.stat().st_size <= whole_bytes else b""
         for line in lines(path):
-            if size >= batch_bytes and line.key[0] != batch[-1]["_index"]:
-                yield batch
-                batch, size = [], 0
-            row = whole[line.offset : line.offset + line.length] or os.pread(file.fileno(), line.length, line.offset)
-            try:
-                batch.append(decode(row))
-            except ValueError:
-                raise _damaged(path, line.offset) from None
+            if size >= batch_bytes and line.key[0] != places[-1].key[0]:
+                yield places, batch
+                places, batch, size = [], [], 0
+            places.append(line)
+            batch.append(
+                whole[line.offset : line.offset + line.length] or os.pread(file.fileno(), line.length, line.offset)
+            )
             size += line.length
     if batch:
-        yield batch
+        yield places, batch
+
+
+def decoded(path: Path, places: Iterable[Line], batch: Iterable[bytes]) -> list[dict[str, Any]]:
+    """Return the rows of lines.
+
+    Raises:
+        FatalError: one is damaged.
+    """
+    rows = []
+    for place, line in zip(places, batch, strict=True):
+        try:
+            rows.append(decode(line))
+        except ValueError:
+            raise _damaged(path, place.offset) from None
+    return rows
+
+
+def read(path: Path, batch_bytes: int = 4 << 20, whole_bytes: int = 32 << 20) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of a journal as `batches` does its lines.
+
+    Raises:
+        FatalError: a row is damaged.
+    """
+    for places, batch in batches(path, batch_bytes, whole_bytes):
+        yield decoded(path, places, batch)
 
 
 def repair(path: Path) -> set[Key]:

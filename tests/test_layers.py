@@ -58,7 +58,7 @@ ORDER = [
     {"template", "limits", "budget", "gate", "flex", "blocking", "retry", "dataset", "client", "journal", "layout"},
     {"tally", "pace", "simulator", "agreement", "stats", "answer_index", "twins"},
     {"openai_errors", "openai_client", "dialects", "output", "requests", "manifest", "places", "evaluate"},
-    {"openai_batches"},
+    {"openai_batches", "json_table"},
     {"accounting", "answer", "answer_stats", "questions", "questionnaire"},
     {"call", "parts", "part_rows", "earlier", "known", "runs", "steady", "workers"},
     {

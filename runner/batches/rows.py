@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from runner.exact_json import decode, encode
 from runner.records import Item, Request, Result
 
 _NAMED = re.compile(rb'\{"index":(\d+),"fingerprint":"([0-9a-f]+)"')
+_FORGET_AFTER = 4096  # rows taken
 _SUMS = (
     "attempts", "input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens", "cost_usd",
     "saved_usd",
@@ -103,22 +104,23 @@ class RowIndex:
     """
 
     def __init__(self, path: Path) -> None:
-        self._places: dict[str, tuple[int, int]] = {}
-        offset = 0
+        self._places: dict[str, int] = {}
+        self._taken = 0
         with open(path, "rb") as file:
+            offset = 0
             for line in file:
                 named = _NAMED.match(line)
                 assert named is not None
-                length = len(line)
-                self._places[(b"%b-%b" % named.group(2, 1)).decode()] = offset, length
-                offset += length
-        self._file = os.open(path, os.O_RDONLY)
+                self._places[(b"%b-%b" % named.group(2, 1)).decode()] = offset
+                offset += len(line)
+            # Not read with `pread`: each call would let other threads in, and wait for its turn afterwards.
+            self._rows = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __enter__(self) -> RowIndex:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        os.close(self._file)
+        self._rows.close()
 
     def __len__(self) -> int:
         """How many have not been taken."""
@@ -127,7 +129,12 @@ class RowIndex:
     def take(self, custom_id: str) -> Pending | None:
         """Return a row; None: the batch has none of that name, or it was taken already."""
         place = self._places.pop(custom_id, None)
-        return None if place is None else parse(os.pread(self._file, place[1], place[0]))
+        if place is None:
+            return None
+        self._taken += 1
+        if self._taken % _FORGET_AFTER == 0:
+            self._rows.madvise(mmap.MADV_DONTNEED)  # what was read would count as this process's memory
+        return parse(self._rows[place : self._rows.find(b"\n", place)])
 
     def rest(self) -> Iterator[Pending]:
         """Yield the rows that nobody took, in order."""
