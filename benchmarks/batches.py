@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from itertools import accumulate
 from pathlib import Path
 
 from benchmarks import project
@@ -75,11 +76,11 @@ def make(folder: Path, count: int) -> None:
     draws = random.Random(1)
     letters = "eeeeaaiioottnnsshhrrdlcumwfgypb"
     words = ["".join(draws.choices(letters, k=draws.randint(2, 11))) for _ in range(5_000)]
-    frequencies = [1 / rank for rank in range(1, len(words) + 1)]
+    frequencies = list(accumulate(1 / rank for rank in range(1, len(words) + 1)))
     with open(folder / "papers.csv", "w", encoding="utf-8") as file:
         file.write("id,title,abstract\n")
         for number in range(count):
-            drawn = draws.choices(words, frequencies, k=150)
+            drawn = draws.choices(words, cum_weights=frequencies, k=150)
             file.write(f'{number // 10_000:04d}.{number % 10_000:05d},{" ".join(drawn[:8])},"{" ".join(drawn[8:])}"\n')
 
 
@@ -116,66 +117,80 @@ class Files:
         pass
 
 
+# A line of an output file (https://platform.openai.com/docs/guides/batch#5-retrieve-the-results).
+_BODY = {
+    "id": "resp_UNIQUE",
+    "object": "response",
+    "created_at": 1_767_225_600,
+    "status": "completed",
+    "background": False,
+    "error": None,
+    "incomplete_details": None,
+    "instructions": None,
+    "max_output_tokens": 50,
+    "model": "gpt-6-luna",
+    "output": [
+        {
+            "id": "msg_UNIQUE",
+            "type": "message",
+            "status": "completed",
+            "content": [
+                {"type": "output_text", "annotations": [], "logprobs": [], "text": json.dumps({"label": "LABEL"})}
+            ],
+            "role": "assistant",
+        }
+    ],
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "reasoning": {"effort": "none", "summary": None},
+    "service_tier": "default",
+    "store": True,
+    "temperature": 1.0,
+    "text": {"format": {"type": "json_schema", "name": "answer", "strict": True}, "verbosity": "medium"},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "usage": {
+        "input_tokens": "TOKENS",
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 6,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 316,
+    },
+    "user": None,
+    "metadata": {},
+}
+_LINE = json.dumps(
+    {
+        "id": "batch_req_UNIQUE",
+        "custom_id": "CUSTOM_ID",
+        "response": {"status_code": 200, "request_id": "req_UNIQUE", "body": _BODY},
+        "error": None,
+    }
+)
+_WRITTEN_AS = {"UNIQUE": "%(unique)s", "CUSTOM_ID": "%(custom_id)s", "LABEL": "%(label)s", '"TOKENS"': "%(tokens)d"}
+
+
 def answer(folder: Path) -> None:
     """Write what the API would have answered to each batch: a line for each row, in any order."""
-    draws = random.Random(2)
-    for entry in ledger.read(folder):
+    draws, form = random.Random(2), _LINE + "\n"
+    for word, place in _WRITTEN_AS.items():
+        form = form.replace(word, place)
+    written = Ledger(folder)
+    for entry in written.entries:
         lines = [
-            _output_line(row.custom_id, number, draws.choice(LABELS))
-            for number, row in enumerate(rows.read(Ledger(folder).path(entry.number, "rows")))
+            form
+            % {
+                "unique": f"{draws.getrandbits(200):050x}",
+                "custom_id": row.custom_id,
+                "label": draws.choice(LABELS),
+                "tokens": 300 + draws.randrange(20),
+            }
+            for row in rows.read(written.path(entry.number, "rows"))
         ]
         draws.shuffle(lines)
         (folder / f"{entry.batch_id}.jsonl").write_text("".join(lines))
-
-
-def _output_line(custom_id: str, number: int, label: str) -> str:
-    """Return a line of an output file (https://platform.openai.com/docs/guides/batch#5-retrieve-the-results)."""
-    unique = f"{number:08x}{random.getrandbits(96):024x}"
-    body = {
-        "id": f"resp_{unique}",
-        "object": "response",
-        "created_at": 1_767_225_600,
-        "status": "completed",
-        "background": False,
-        "error": None,
-        "incomplete_details": None,
-        "instructions": None,
-        "max_output_tokens": 50,
-        "model": "gpt-6-luna",
-        "output": [
-            {
-                "id": f"msg_{unique}",
-                "type": "message",
-                "status": "completed",
-                "content": [
-                    {"type": "output_text", "annotations": [], "logprobs": [], "text": json.dumps({"label": label})}
-                ],
-                "role": "assistant",
-            }
-        ],
-        "parallel_tool_calls": True,
-        "previous_response_id": None,
-        "reasoning": {"effort": "none", "summary": None},
-        "service_tier": "default",
-        "store": True,
-        "temperature": 1.0,
-        "text": {"format": {"type": "json_schema", "name": "answer", "strict": True}, "verbosity": "medium"},
-        "tool_choice": "auto",
-        "tools": [],
-        "top_p": 1.0,
-        "truncation": "disabled",
-        "usage": {
-            "input_tokens": 310 + number % 20,
-            "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens": 6,
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": 316 + number % 20,
-        },
-        "user": None,
-        "metadata": {},
-    }
-    response = {"status_code": 200, "request_id": f"req_{unique}", "body": body}
-    return json.dumps({"id": f"batch_req_{unique}", "custom_id": custom_id, "response": response, "error": None}) + "\n"
 
 
 # The run -------------------------------------------------------------------------------------------------------------
