@@ -165,7 +165,7 @@ class Collector:
             path = self._ledger.path(entry.number, kind)
             if not path.exists():
                 continue
-            with open(path, "rb") as file:
+            with open(path, "rb", rows.READ_BYTES) as file:
                 for line in file:
                     try:
                         value = decode(line)

@@ -12,6 +12,9 @@ from typing import Any
 from runner.exact_json import decode, encode
 from runner.records import Item, Request, Result
 
+READ_BYTES = 1 << 20
+"""What is read of a file at once: each reading lets other threads in, and waits for its turn afterwards."""
+
 _NAMED = re.compile(rb'\{"index":(\d+),"fingerprint":"([0-9a-f]+)"')
 _FORGET_AFTER = 4096  # rows taken
 _SUMS = (
@@ -92,7 +95,7 @@ def add(result: Result, before: Result) -> None:
 
 def read(path: Path) -> Iterator[Pending]:
     """Yield the rows of a file in order."""
-    with open(path, "rb") as file:
+    with open(path, "rb", READ_BYTES) as file:
         for line in file:
             yield parse(line)
 
@@ -106,14 +109,14 @@ class RowIndex:
     def __init__(self, path: Path) -> None:
         self._places: dict[str, int] = {}
         self._taken = 0
-        with open(path, "rb") as file:
+        with open(path, "rb", READ_BYTES) as file:
             offset = 0
             for line in file:
                 named = _NAMED.match(line)
                 assert named is not None
                 self._places[(b"%b-%b" % named.group(2, 1)).decode()] = offset
                 offset += len(line)
-            # Not read with `pread`: each call would let other threads in, and wait for its turn afterwards.
+            # Mapped, because each row that is read by itself would let other threads in, too.
             self._rows = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __enter__(self) -> RowIndex:
