@@ -39,7 +39,19 @@ def test_there_is_no_circle_of_imports() -> None:
 
 # From the bottom up. A module may import from lines above its own, and from its own line.
 ORDER = [
-    {"errors", "records", "clock", "stop", "atomic", "lock", "stdio", "open_files", "drawing", "addresses"},
+    {
+        "errors",
+        "records",
+        "clock",
+        "stop",
+        "atomic",
+        "lock",
+        "stdio",
+        "open_files",
+        "drawing",
+        "addresses",
+        "exact_json",
+    },
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules", "prices"},
     {
         "sections",
@@ -77,7 +89,7 @@ ORDER = [
     {"schedule.moments"},
     {"tally", "pace", "simulator", "agreement", "stats", "answer_index", "twins"},
     {"openai_errors", "openai_client", "dialects", "output", "requests", "manifest", "places", "evaluate"},
-    {"openai_batches"},
+    {"openai_batches", "json_table"},
     {"accounting", "answer", "answer_stats", "questions", "questionnaire"},
     {"call", "parts", "part_rows", "earlier", "known", "runs", "history", "steady", "workers", "freshness"},
     {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from runner.batches.rows import Pending, RowIndex
 from runner.budget import NOTHING, Amount
 from runner.clock import Clock
 from runner.errors import FatalError
+from runner.exact_json import decode
 from runner.records import Key, Result
 
 _BREATH = 200  # rows, after which others get a turn
@@ -167,11 +167,11 @@ class Collector:
             path = self._ledger.path(entry.number, kind)
             if not path.exists():
                 continue
-            with open(path, "rb") as file:
+            with open(path, "rb", rows.READ_BYTES) as file:
                 for line in file:
                     try:
-                        value = json.loads(line)
-                    except ValueError:
+                        value = decode(line)
+                    except (ValueError, RecursionError):
                         value = None
                     if isinstance(value, dict):
                         yield value
