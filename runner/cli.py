@@ -288,12 +288,12 @@ def _confirm(cost: str) -> bool:
 def batches(run: str | None, cancel: bool, outputs: Path | None, quiet: bool, as_json: bool) -> int:
     """List the batches of a RUN at the Batch API, or cancel them."""
     from runner import app
-    from runner.batches import listing
+    from runner.batches import ledger, listing
     from runner.batches.office import Errand
     from runner.clock import SystemClock
 
     folder = _find(run, outputs)
-    if cancel:
+    if cancel and ledger.has_open(folder):
         outcome = app.resume(folder, {}, console=_console(quiet, as_json), errand=Errand(cancel=True))
         code = _show_outcome(outcome, quiet, as_json)
         return Exit.OK if outcome.stopped_by is None and not outcome.open_batches else code

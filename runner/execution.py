@@ -83,7 +83,7 @@ class Execution:
         self._retry = retry
         self._errand = errand
         self._tally = Tally()
-        self._strategy = _strategy(plan, folder)
+        self._strategy = _strategy(plan, folder, errand)
         self._session = Session(utc_text(clock.now_us()), strategy=plan.job.spec.strategy_name, retry=retry)
         self._budget: Budget | None = None
         self._stopped_by: RunnerError | None = None
@@ -248,15 +248,21 @@ class Execution:
         return finished_code(self._manifest)
 
 
-def _strategy(plan: Plan, folder: Path) -> strategies.Strategy:
+def _strategy(plan: Plan, folder: Path, errand: Errand) -> strategies.Strategy:
     """Return the job's strategy; where an earlier session left batches behind, one that brings them home first.
+
+    To cancel batches it takes one that sends nothing else, whatever the job's is.
 
     Raises:
         SpecError: the strategy cannot do that.
     """
     job, name = plan.job, plan.job.spec.strategy_name
     strategy = strategies.load(name)(job.limits.concurrency or 1, job.options)
-    if isinstance(strategy, BatchApiStrategy) or not ledger.has_open(folder):
+    if isinstance(strategy, BatchApiStrategy):
+        return strategy
+    if errand.cancel:
+        return BatchApiStrategy(job.limits.concurrency or 1, BatchApiOptions())
+    if not ledger.has_open(folder):
         return strategy
     if name not in LIVE:
         raise SpecError(

@@ -97,12 +97,23 @@ class Pipeline:
         finally:
             with self._turn:
                 self._over = True
-            for task in (work, *beside):
-                task.cancel()
-            ended = await asyncio.gather(*beside, work, return_exceptions=True)
-        for error in ended[: len(beside)]:
-            if isinstance(error, Exception):
+            await self._ended(work, *beside)
+        for task in beside:
+            if not task.cancelled() and (error := task.exception()) is not None:
                 raise error  # a bug, which does not pass unseen
+
+    async def _ended(self, *tasks: asyncio.Task[None]) -> None:
+        """Cancel tasks, and return when they have ended, however often somebody asks to stop at once meanwhile."""
+        for task in tasks:
+            task.cancel()
+        while pending := [task for task in tasks if not task.done()]:
+            try:
+                await asyncio.wait(pending)
+            except asyncio.CancelledError:
+                if not self._stop.requested:
+                    raise
+        for task in tasks:
+            task.cancelled() or task.exception()  # whoever awaits it is told; nobody has to be told again
 
     def __iter__(self) -> Pipeline:
         return self

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -79,6 +80,7 @@ class ResultStore:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="seal")
         self._soon = soon
         self._unwritten: dict[int, _OpenPart] = {}
+        self._writing = threading.RLock()  # what is added to a journal is written or still waits; any thread may write
         self._files: dict[int, Journal] = {}  # those that are open; the one that was written to last is at the end
         self._complete: dict[int, Journal] = {}  # those that wait to be sealed
         self._syncs: deque[Future[None]] = deque()  # that someone waits for
@@ -211,7 +213,8 @@ class ResultStore:
         if part is not None:
             part.passed = True
             part.done = set()
-            self._seal_if_complete(number, part)
+            with self._writing:
+                self._seal_if_complete(number, part)
 
     def append(self, result: Result) -> None:
         """Store a result, also before the source reaches its row.
@@ -222,26 +225,32 @@ class ResultStore:
             FatalError: it could not be written, even with the space kept back for this.
         """
         number = result.item.index // self._rows_per_part
-        part = self._open.get(number)
-        if part is None:  # the source has not come to it
-            part = self._opened(number)
-            part.done = set()
-        part.journal.add(self._output.row(result))
-        part.finished += 1
-        if self._soon is None:
-            self._unwritten[number] = part
-            self.write()
-            if self._unwritten and self.failure is not None:
-                raise self.failure
-        else:
-            first = not self._unwritten
-            self._unwritten[number] = part
-            if first:
-                self._soon(self.write)
-        self._seal_if_complete(number, part)
+        row = self._output.row(result)
+        with self._writing:
+            part = self._open.get(number)
+            if part is None:  # the source has not come to it
+                part = self._opened(number)
+                part.done = set()
+            part.journal.add(row)
+            part.finished += 1
+            if self._soon is None:
+                self._unwritten[number] = part
+                self.write()
+                if self._unwritten and self.failure is not None:
+                    raise self.failure
+            else:
+                first = not self._unwritten
+                self._unwritten[number] = part
+                if first:
+                    self._soon(self.write)
+            self._seal_if_complete(number, part)
 
     def write(self) -> None:
         """Write all results that were appended. A disk that fails is noted in `failure`."""
+        with self._writing:
+            self._write()
+
+    def _write(self) -> None:
         for number, part in list(self._unwritten.items()):
             try:
                 part.journal.write()

@@ -38,8 +38,8 @@ def failed(item: Item | BadRow, kind: str = "server_error", by: str = "first") -
     return result
 
 
-def store(folder: Path, *, retry: bool = False) -> ResultStore:
-    return ResultStore(folder, OUTPUT, ROWS_PER_PART, {"run": "a-run"}, retry=retry)
+def store(folder: Path, *, retry: bool = False, rows_per_part: int = ROWS_PER_PART, soon: Any = None) -> ResultStore:
+    return ResultStore(folder, OUTPUT, rows_per_part, {"run": "a-run"}, retry=retry, soon=soon)
 
 
 def finish(folder: Path, rows: int, by: str, *, retry: bool = False, only: Iterable[int] | None = None) -> list[int]:

@@ -16,7 +16,7 @@ import pytest
 from project import Project, simulator, until
 
 from runner import read_results, resume_run, run_job
-from runner.app import start
+from runner.app import resume, start
 from runner.batches import ledger
 from runner.batches.desk import BatchEndpoint, Desk
 from runner.batches.office import Errand
@@ -36,6 +36,7 @@ TIMES = {
     "_collected_at", "_batch", "_request_id", "_cost_usd",
 }  # fmt: skip
 PRICE = {"gpt-6-luna": {"input": 100.0, "cached_input": 10.0, "cache_write": 100.0, "output": 500.0}}
+KEY = "sk-test-0123456789"
 FAST: dict[str, Any] = {"speed": 20_000, "duration_s": 1800}
 
 
@@ -491,3 +492,79 @@ def test_a_server_that_stays_silent_is_told_of_once(tmp_path: Path) -> None:
 
     asyncio.run(look())
     assert notes == ["the server fails, and is asked again until it answers: connection failed"]
+
+
+# When the server is not as it was -------------------------------------------------------------------------------------
+
+
+def refused(batched: Make, server: SimulatorProcess, **job: Any) -> Project:
+    """A project whose run the server refused at once, and will not refuse again."""
+    here = batched(server, rows=20, **job)
+    here.environ["TEST_KEY"] = "sk-wrong-0123456789"
+    assert here.work().status == "stopped"
+    here.environ["TEST_KEY"] = KEY
+    return here
+
+
+def half_submitted(here: Project) -> None:
+    """Make it look as if the session was killed while it asked for a batch, long ago: the file is gone by now."""
+    path = here.latest / "batches" / "batch-00001.json"
+    entry = json.loads(path.read_text()) | {"state": "submitting", "key": "0123", "file_id": "file-gone"}
+    path.write_text(json.dumps(entry))
+
+
+def test_a_batch_that_was_refused_goes_live_without_the_batch_api(batched: Make) -> None:
+    with batching(api_keys=[KEY]) as server:
+        here = refused(batched, server)
+        assert [entry.state for entry in entries(here)] == ["packed"]
+        here.runner("resume", "--strategy", "asyncio")
+        assert_whole(here, 20)
+        stats = server.stats()
+        assert (stats["batches"]["created"], stats["distinct_bodies"]) == (0, 20)
+
+
+@pytest.mark.parametrize(("strategy", "created"), [("batch_api", 1), ("asyncio", 0)])
+def test_a_batch_that_was_never_created_and_whose_file_is_gone(batched: Make, strategy: str, created: int) -> None:
+    with batching(api_keys=[KEY]) as server:
+        here = refused(batched, server)
+        half_submitted(here)
+        here.runner("resume", "--strategy", strategy)
+        assert_whole(here, 20)
+        stats = server.stats()
+        assert (stats["batches"]["created"], stats["distinct_bodies"]) == (created, 20)
+        assert stats["files"]["uploads_present"] == 0
+
+
+def test_a_batch_that_the_server_does_not_know_can_be_given_up(batched: Make) -> None:
+    with batching(api_keys=[KEY]) as server:
+        here = refused(batched, server)
+        half_submitted(here)
+        path = here.latest / "batches" / "batch-00001.json"
+        path.write_text(path.read_text().replace('"submitting"', '"submitted"').replace("null", '"batch_gone"', 1))
+        assert here.runner("resume", exits=4).error.splitlines() == [
+            "error: the server does not know batch batch_gone: HTTP 404: No batch found with id 'batch_gone'.",
+            "  --> endpoint `there`",
+            "hint: it may belong to another project: check the key and `base_url` in configs/endpoints.yaml; "
+            f"if it is gone for good, delete {path} to have its rows sent, and paid, again",
+        ]
+        path.unlink()
+        here.runner("resume")
+        assert_whole(here, 20)
+
+
+def test_cancelling_the_batches_of_a_run_that_has_none_sends_nothing(
+    batched: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with batching(api_keys=[KEY]) as server:
+        here = refused(batched, server, strategy="asyncio")
+        assert here.runner("batches", "--cancel").stdout == "this run has no batches\n"
+        monkeypatch.setenv("TEST_KEY", KEY)
+        assert resume(here.latest, {}, errand=Errand(cancel=True)).exit_code == 4  # they came home just now
+        assert server.stats()["statuses"].keys() == {"401"}
+
+
+def test_input_files_are_deleted_although_the_server_fails_at_times(batched: Make) -> None:
+    with batching(batches={"faults": {"unavailable": 0.4}}) as server:
+        here = batched(server, rows=20)
+        assert here.work().ok == 20
+        assert server.stats()["files"]["uploads_present"] == 0

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -55,6 +60,35 @@ def test_answers_in_any_order_over_many_open_parts_need_few_open_files(tmp_path:
     assert 30 < most < 40
     assert [row["_index"] for row in table(tmp_path)] == list(range(rows))
     assert len(names(tmp_path)) == 100
+
+
+def test_results_are_kept_that_come_while_another_thread_writes(tmp_path: Path) -> None:
+    rows, over = 3_000, threading.Event()
+    appended: list[Callable[[], None]] = []
+
+    def look() -> int:
+        looks = 0
+        while not over.is_set():
+            opened.lacking([])  # as a batch is collected while live answers come
+            looks += 1
+        return looks
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor() as beside, store(tmp_path, rows_per_part=rows, soon=appended.append) as opened:
+            looking = beside.submit(look)
+            try:
+                for item in opened.missing(items(rows)):
+                    assert item is not None
+                    opened.append(ok(item))
+                    time.sleep(0)  # the other has a turn
+            finally:
+                over.set()
+            assert looking.result() > 0
+    finally:
+        sys.setswitchinterval(interval)
+    assert [row["_index"] for row in table(tmp_path)] == list(range(rows))
 
 
 def test_a_sync_does_not_wait_until_all_that_is_complete_is_sealed(tmp_path: Path) -> None:

@@ -149,11 +149,18 @@ class Course:
             for row in rows.read(ledger.again_path(number)):
                 self._claims.add(row.item.model, [[row.item.index, row.item.index]])
         for entry in ledger.entries:
-            if entry.state == "submitting":
+            if entry.state == "submitting" and self._sends:
                 await self._sent(entry, None)
+            elif entry.state == "submitting":
+                await self._desk.take_back(entry)
             elif not entry.open:
                 await self._desk.forget(entry)
         self._count()
+
+    @property
+    def _sends(self) -> bool:
+        """Whether this session makes batches at all."""
+        return not self._errand.cancel and (self._finish is None or not self._finish.at_once)
 
     def _through(self) -> bool:
         return self._exhausted and self._held is None and not self._ledger.open and not self._ledger.waiting_again()
@@ -190,6 +197,10 @@ class Course:
                 await self._desk.submit(entry, endpoint)
         except TooLarge as error:
             await self._too_large(entry, error)
+            return
+        except Gone as error:
+            self._office.home.warn(f"batch {entry.number}: its file is uploaded again: {error}")
+            await self._closed(entry, await self._office.collector.give_back(entry))
             return
         self._office.tally.attempts += entry.requests
         self._office.tally.submitted += entry.requests
@@ -371,7 +382,8 @@ class Course:
             return
         said = f"{errors[0].message} ({errors[0].code})" if errors else "it gives no reason"
         reasons = {error.line: f"the batch was refused for this row: {error.message} ({error.code})"
-                   for error in reversed(errors) if error.line is not None}  # fmt: skip
+                   for error in reversed(errors)
+                   if error.line is not None and 1 <= error.line <= entry.requests}  # fmt: skip
         if reasons:
             office.home.warn(f"batch {entry.number} was refused for {len(reasons):,} of its rows: {said}")
             await self._closed(entry, await office.collector.refuse(entry, reasons))
@@ -404,11 +416,11 @@ class Course:
             return
         if self._office.budget is not None:
             self._office.budget.redeem(entry.most, found.spent)
-        if entry.endpoint:
-            await self._desk.forget(entry)
         if found.again:
             self._office.home.note(f"batch {entry.number}: {found.again:,} of {entry.requests:,} rows are sent again")
         self._arrived.set()
+        if entry.endpoint:
+            await self._desk.forget(entry)
         if found.fatal is not None:
             raise found.fatal
 
@@ -456,11 +468,11 @@ class Course:
         """Send live what no batch will answer: each row only once its batch has ended and was collected."""
         if self._ledger.open or not finish.at_once:
             self._office.home.note(f"going live with what is unfinished: {self._unfinished():,} rows")
+        await self._finish_all()  # what the budget left half packed
         for entry in [entry for entry in self._ledger.open if entry.state == "packed"]:
             await self._closed(entry, await self._office.collector.give_back(entry))
-        await self._cancel_all()
         live = _LiveRows(self._next_row, self._ledger.again_path, self._emit)
-        home = asyncio.create_task(self._home_safely())
+        home = asyncio.create_task(self._home_safely())  # beside: a server that does not answer holds up no live row
         try:
             while not self._stop.requested:
                 self._arrived.clear()
@@ -471,7 +483,9 @@ class Course:
                 await self._arrival(home)
         finally:
             home.cancel()
-            await asyncio.gather(home, return_exceptions=True)
+            [error] = await asyncio.gather(home, return_exceptions=True)
+        if isinstance(error, Exception):
+            raise error  # a bug, which does not pass unseen
 
     async def _arrival(self, home: asyncio.Task[None]) -> None:
         """Wait until a batch has come home, or all have."""
@@ -484,6 +498,7 @@ class Course:
 
     async def _home_safely(self) -> None:
         try:
+            await self._cancel_all()
             await self._bring_home()
         except FatalError as error:
             self._stop.request(error)

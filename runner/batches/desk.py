@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 PATIENCE_S = 6 * 3600.0  # for a server that does not answer: batches take hours, and so may we
 _PATIENCE_OF_DOWNLOADS_S = 900.0
+_PATIENCE_OF_DELETIONS_S = 60.0  # nothing depends on them
 _FEWEST_ATTEMPTS = 5
 _TELL_AFTER = 3  # failures in a row; a single one is nothing to worry about
 _LONGEST_WAIT_S = 120.0
@@ -43,7 +44,7 @@ class TooLarge(Exception):  # noqa: N818 - an outcome, not a mistake
 
 
 class Gone(Exception):  # noqa: N818
-    """The server knows nothing of a batch."""
+    """The server knows nothing of a batch, or nothing any more of the file that it would be made from."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class Desk:
 
         Raises:
             TooLarge: the server takes no file of this size.
+            Gone: it does not take the file that it has been given before.
             FatalError: it takes none from us at all, or did not answer for hours.
         """
         entry.state, entry.endpoint, entry.key = "submitting", endpoint.name, new_key()
@@ -150,16 +152,35 @@ class Desk:
         """Finish what an earlier session began: find the batch if it exists, else have it created now.
 
         Raises:
-            TooLarge, FatalError: as `submit`.
+            TooLarge, Gone, FatalError: as `submit`.
         """
         endpoint = self._endpoint(entry)
-        state = await self._find(entry, endpoint)
+        if not await self._found(entry, endpoint):
+            await self._complete(entry, endpoint)
+
+    async def take_back(self, entry: Entry) -> None:
+        """Find the batch that an earlier session began to submit; if it does not exist, it is one that was packed.
+
+        Raises:
+            FatalError: the server refuses to tell, or did not answer for hours.
+        """
+        if not await self._found(entry, self._endpoint(entry)):
+            self._not_submitted(entry)
+
+    async def _found(self, entry: Entry, endpoint: BatchEndpoint) -> bool:
+        """Look for what a killed session may have made: the batch, or only its file."""
+        if entry.file_id is None:  # it is written down before the batch is asked for
+            if (file := await self._uploaded(entry, endpoint)) is not None:
+                entry.file_id = file.id
+            return False
+        state = await self._find(entry, endpoint, looks=_LOOKS)
         if state is not None:
             self._submitted(entry, state)
-            return
-        if entry.file_id is None and (file := await self._uploaded(entry, endpoint)) is not None:
-            entry.file_id = file.id
-        await self._complete(entry, endpoint)
+        return state is not None
+
+    def _not_submitted(self, entry: Entry) -> None:
+        entry.state = "packed"
+        self.ledger.save(entry)
 
     async def _complete(self, entry: Entry, endpoint: BatchEndpoint) -> None:
         path = self.ledger.path(entry.number, "requests")
@@ -170,8 +191,13 @@ class Desk:
             if doubtful and (file := await self._uploaded(entry, endpoint)) is not None:
                 return file
             doubtful = True
-            return await endpoint.client.upload(path, self._file_name(entry))
+            try:
+                return await endpoint.client.upload(path, self._file_name(entry))
+            except FatalError:
+                self._not_submitted(entry)
+                raise
 
+        known = entry.file_id is not None
         if entry.file_id is None:
             with self._stop.waiting():  # an upload takes minutes; one that is cut off leaves no file
                 try:
@@ -184,7 +210,13 @@ class Desk:
                     ) from error
             entry.file_id = file.id
             self.ledger.save(entry)
-        self._submitted(entry, await self._create(entry, endpoint, entry.file_id))
+        try:
+            state = await self._create(entry, endpoint, entry.file_id)
+        except FatalError as error:
+            if known and entry.state == "packed" and error.kind in ("batch_refused", "not_found"):
+                raise Gone(error.message) from error  # with a new file it may be taken
+            raise
+        self._submitted(entry, state)
         path.unlink(missing_ok=True)
 
     def _file_name(self, entry: Entry) -> str:
@@ -221,7 +253,11 @@ class Desk:
             if doubtful and (state := await self._find(entry, endpoint, looks=_LOOKS)) is not None:
                 return state
             doubtful = True
-            return await endpoint.client.create(file_id, self.url, metadata)
+            try:
+                return await endpoint.client.create(file_id, self.url, metadata)
+            except FatalError:  # there is none
+                self._not_submitted(entry)
+                raise
 
         return await self._patiently(create)
 
@@ -273,7 +309,7 @@ class Desk:
         except FatalError as error:
             if endpoint.embedded and error.kind == "not_found":
                 raise Gone from error
-            raise
+            raise self._with_way_out(entry, error) from error
         self._failures = 0
         before = entry.status
         _heard(entry, state)
@@ -289,10 +325,21 @@ class Desk:
         endpoint, batch_id = self._endpoint(entry), entry.batch_id
         try:
             _heard(entry, await self._patiently(lambda: endpoint.client.cancel(batch_id)))
-        except FatalError:
+        except FatalError as error:
             if not endpoint.embedded:  # else it is gone, which the next look tells
-                raise
+                raise self._with_way_out(entry, error) from error
         self.ledger.save(entry)
+
+    def _with_way_out(self, entry: Entry, error: FatalError) -> FatalError:
+        """Return an error that says what can be done about a batch that the server does not know."""
+        if error.kind != "not_found":
+            return error
+        path = self.ledger.entry_path(entry.number)
+        hint = f"{error.hint}; if it is gone for good, delete {path} to have its rows sent, and paid, again"
+        return FatalError(
+            f"the server does not know batch {entry.batch_id}: {error.message}",
+            kind=error.kind, where=error.where, hint=hint,
+        )  # fmt: skip
 
     async def download(self, entry: Entry, file_id: str, kind: str, lines: int) -> None:
         """Have the `output` or `errors` of a batch on this disk.
@@ -317,8 +364,9 @@ class Desk:
         if entry.file_id is None or self._keep_files:
             return
         try:
-            await self._endpoint(entry).client.delete_file(entry.file_id)
-        except (TransientError, FatalError) as error:
+            client, file_id = self._endpoint(entry).client, entry.file_id
+            await self._patiently(lambda: client.delete_file(file_id), _PATIENCE_OF_DELETIONS_S)
+        except FatalError as error:
             self._note(f"file {entry.file_id} of batch {entry.number} was not deleted: {error.message}")
             return
         entry.file_id = None

@@ -139,7 +139,7 @@ class Ledger:
 
     def save(self, entry: Entry) -> None:
         """Write an entry down, durably."""
-        atomic.write_text(self.folder / f"batch-{entry.number:05d}.json", json.dumps(asdict(entry), indent=1) + "\n")
+        atomic.write_text(self.entry_path(entry.number), json.dumps(asdict(entry), indent=1) + "\n")
 
     def collected(self, entry: Entry) -> None:
         """Close an entry whose rows are all accounted for; its files are not needed any more."""
@@ -147,6 +147,10 @@ class Ledger:
         self.save(entry)
         for kind in _FILES:
             self.path(entry.number, kind).unlink(missing_ok=True)
+
+    def entry_path(self, number: int) -> Path:
+        """Return where the entry of a batch lies."""
+        return self.folder / f"batch-{number:05d}.json"
 
     def path(self, number: int, kind: str) -> Path:
         """Return where one of the files of a batch lies, such as its `rows`."""
