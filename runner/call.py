@@ -318,15 +318,15 @@ class Estimate:
 
         A byte of the body makes at most one token, because tokens are made of bytes.
         """
-        tokens = int(request.input_tokens * self._input_factor + self.output_tokens) + 1
+        tokens = self.tokens(request.input_tokens)
         if self._most is None:
             return Need(tokens)
         return Need(tokens, self._most(len(request.body), self._max_output_tokens or 0))
 
-    @property
-    def output_tokens(self) -> float:
-        """How long an answer is thought to be: the longest allowed, or the usual one."""
-        return self._output_tokens if self._max_output_tokens is None else self._max_output_tokens
+    def tokens(self, guess: int) -> int:
+        """Return what the token limit takes for a request whose input is thought to be `guess` tokens."""
+        output = self._output_tokens if self._max_output_tokens is None else self._max_output_tokens
+        return int(guess * self._input_factor + output) + 1
 
     def input_tokens(self, guess: int) -> int:
         """Return how many tokens an input will be, for which `guess` was a first estimate."""

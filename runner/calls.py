@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -28,6 +29,8 @@ from runner.openai_client import Connection, open_blocking_client, open_client
 from runner.plan import Plan
 from runner.prices import Tariff
 from runner.records import Request, Result
+from runner.runs import LIMITS, OUTPUTS
+from runner.shared_limits import SharedLimits
 from runner.stop import Stop
 from runner.strategies import SendNow, SendOne
 from runner.tally import Tally
@@ -209,23 +212,50 @@ def _bounds(plan: Plan) -> list[Callable[[int, int], Amount] | None]:
 
 
 def open_gate(
-    job: Job, stop: Stop, budget: Budget | None = None, warn: Callable[[str], None] = lambda text: None
+    job: Job,
+    stop: Stop,
+    budget: Budget | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+    connections: Sequence[Connection] = (),
 ) -> Gate:
-    """Return the gate of a job. Belongs to the current event loop."""
-    pool = job.pool
-    if len(pool) == 1:
-        own = [job.limits]
-        overall = None
-    else:
-        own = list(job.endpoint_limits)
-        together = job.spec.limits
-        overall = Limiter(together.requests_per_minute, together.tokens_per_minute, stop.waiting)
+    """Return the gate of a job. Belongs to the current event loop.
+
+    Args:
+        connections: the endpoints; the limits that they have for themselves hold for all processes that send to them.
+    """
+    pool, mine = job.pool, job.spec.limits
+    own = [job.limits] if len(pool) == 1 else list(job.endpoint_limits)
+    overall = None if len(pool) == 1 else Limiter(mine.requests_per_minute, mine.tokens_per_minute, stop.waiting)
+    # Of a single endpoint the job's own limits come before its, and they are the job's alone.
+    share = [kind for kind in ("requests", "tokens") if overall or getattr(mine, f"{kind}_per_minute") is None]
+    shared = {connection.name: _shared_limits(job, connection, warn) for connection in connections}
     lanes = [
         Lane(
             endpoint.name,
-            Limiter(limits.requests_per_minute, limits.tokens_per_minute, stop.waiting),
+            Limiter(
+                limits.requests_per_minute,
+                limits.tokens_per_minute,
+                stop.waiting,
+                shared.get(endpoint.name) if endpoint.is_limited else None,
+                share,
+            ),
             limits.concurrency or 1,
         )
         for endpoint, limits in zip(pool, own, strict=True)
     ]
     return Gate(lanes, overall=overall, budget=budget, waiting=stop.waiting, warn=warn)
+
+
+def _shared_limits(job: Job, connection: Connection, warn: Callable[[str], None]) -> SharedLimits | None:
+    """Return what the processes share that send to an endpoint; None where that cannot be kept, or nobody else does."""
+    if connection.name not in {endpoint.name for endpoint in job.pool if endpoint.is_limited}:
+        return None
+    where = "\n".join((connection.base_url, connection.organization or "", connection.project or ""))
+    name = f"{connection.name}-{hashlib.sha256(where.encode()).hexdigest()[:12]}"
+    path = job.root / OUTPUTS / LIMITS / name
+    try:
+        return SharedLimits(path)
+    except OSError as error:
+        reason = (error.strerror or "unknown reason").lower()
+        warn(f"the limits of endpoint `{connection.name}` are not shared with other runs: {path}: {reason}")
+        return None

@@ -147,6 +147,11 @@ class EndpointSpec(Section):
         return self.simulator is not None
 
     @property
+    def is_limited(self) -> bool:
+        """Whether it has rates of its own that others may use up as well; a simulator in the run has nobody else."""
+        return not self.is_simulator and (self.limits.requests_per_minute or self.limits.tokens_per_minute) is not None
+
+    @property
     def kind(self) -> str:
         """What sort of server it is: another sort answers differently, and a simulator makes its answers up."""
         if self.simulator is not None:

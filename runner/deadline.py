@@ -90,7 +90,7 @@ def _validated(value: object) -> Deadline | None:
 
 def _read(text: str) -> Deadline | None:
     text = text.strip()
-    when = _time(text) or _moment(text) or _span(text)
+    when = _time(text) or _moment(text) or span(text)
     return None if when is None else Deadline(text, when)
 
 
@@ -122,7 +122,8 @@ def _moment(text: str) -> datetime | None:
         return None
 
 
-def _span(text: str) -> timedelta | None:
+def span(text: str) -> timedelta | None:
+    """Read a time span such as `26h` or `1d12h`; None: it is none."""
     found = _SPAN.fullmatch(text)
     if found is None:
         return None

@@ -117,7 +117,7 @@ class Execution:
         metadata |= self._output.layout.as_metadata()
         display = self._console.open(self._title(), clock)
         self._budget = open_budget(job, self._folder, self._manifest, clock, stop.waiting, self._note_spending)
-        gate = open_gate(job, stop, self._budget, partial(self._warn, display))
+        gate = open_gate(job, stop, self._budget, partial(self._warn, display), connections)
         try:
             with ResultStore(
                 self._folder,

@@ -7,14 +7,16 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
+
+from pydantic_core import from_json, to_json
 
 from runner.errors import FatalError
 from runner.records import Key
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # ASCII only: any text survives, lone surrogates too
+_spelled_out = json.JSONEncoder(separators=(",", ":")).encode  # ASCII only: any text survives, lone surrogates too
+_READ_BYTES = 1 << 20  # reading lets other threads in, and getting back may take 5 ms: so seldom
 _KEY = re.compile(rb'\{"_index":(\d+)(?:,"_model_number":(\d+))?[,}]')
 
 
@@ -30,7 +32,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: int | None = None
-        self._lines: list[str] = []
+        self._lines: list[bytes] = []
         self._dirty = False
         self._closing = threading.Lock()  # a file is never synced while it is being closed
 
@@ -53,8 +55,8 @@ class Journal:
             return
         if self._file is None:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self._lines.append("")
-        content = "\n".join(self._lines).encode("ascii")
+        self._lines.append(b"")
+        content = b"\n".join(self._lines)
         self._lines.pop()
         written = os.write(self._file, content)
         if written != len(content):
@@ -78,22 +80,46 @@ class Journal:
             self._sync()
 
     def _sync(self) -> None:
-        if self._dirty and self._file is not None:
-            self._dirty = False
-            os.fsync(self._file)
+        if not self._dirty:
+            return
+        self._dirty = False
+        file = os.open(self.path, os.O_RDONLY) if self._file is None else self._file
+        try:
+            os.fsync(file)
+        finally:
+            if self._file is None:
+                os.close(file)
+
+    def release(self) -> None:
+        """Have no file open; the next `write` opens it again. What it holds is not synced by that."""
+        with self._closing:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
 
     def close(self) -> None:
         """Write, sync and close; a later `write` opens it again."""
         self.write()
-        with self._closing:
-            if self._file is not None:
-                self._sync()
-                os.close(self._file)
-                self._file = None
+        self.sync()
+        self.release()
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+def _encode(row: dict[str, Any]) -> bytes:
+    """Return a row as JSON, exactly: integers of any size, and NaN, which orjson would make null."""
+    try:
+        return to_json(row, inf_nan_mode="constants")
+    except ValueError:  # a lone surrogate has no UTF-8
+        return _spelled_out(row).encode("ascii")
+
+
+def _decode(line: bytes) -> Any:
+    try:
+        return from_json(line)
+    except ValueError:  # a lone surrogate, or no JSON
+        return json.loads(line)
+
+
+class Line(NamedTuple):
     """Where a row stands in a journal: its key, and the bytes that hold it."""
 
     key: Key
@@ -108,7 +134,7 @@ def lines(path: Path) -> list[Line]:
     """
     found: dict[Key, Line] = {}
     offset = 0
-    with open(path, "rb") as file:
+    with open(path, "rb", _READ_BYTES) as file:
         for line in file:
             if not line.endswith(b"\n"):
                 break
@@ -126,18 +152,23 @@ def key_of(row: dict[str, Any]) -> Key:
     return row["_index"], row.get("_model_number", 0)
 
 
-def read(path: Path, batch_bytes: int = 4 << 20) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of a journal in order of their keys, in batches of about `batch_bytes` that part no input row."""
+def read(path: Path, batch_bytes: int = 4 << 20, whole_bytes: int = 32 << 20) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of a journal in order of their keys, in batches of about `batch_bytes` that part no input row.
+
+    Args:
+        whole_bytes: a larger journal is not read at once, but row by row.
+    """
     batch: list[dict[str, Any]] = []
     size = 0
     with open(path, "rb") as file:
+        whole = file.read() if path.stat().st_size <= whole_bytes else b""
         for line in lines(path):
             if size >= batch_bytes and line.key[0] != batch[-1]["_index"]:
                 yield batch
                 batch, size = [], 0
-            file.seek(line.offset)
+            row = whole[line.offset : line.offset + line.length] or os.pread(file.fileno(), line.length, line.offset)
             try:
-                batch.append(json.loads(file.read(line.length)))
+                batch.append(_decode(row))
             except ValueError:
                 raise _damaged(path, line.offset) from None
             size += line.length
@@ -158,7 +189,7 @@ def repair(path: Path) -> set[Key]:
             if not line.endswith(b"\n"):
                 break
             try:
-                row = json.loads(line)
+                row = _decode(line)
                 keys.add(key_of(row))
             except (ValueError, KeyError, TypeError):
                 if file.read(1):
@@ -204,7 +235,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        row = json.loads(line)
+        row = _decode(line)
     except ValueError:
         return None
     return row if isinstance(row, dict) else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -18,10 +16,9 @@ from runner.clock import Clock
 from runner.earlier import Earlier, EarlierAnswer
 from runner.errors import InvalidReply
 from runner.records import Completion, Item, Request, Result, Usage
+from runner.twins import Twins
 
 BATCH = 500  # requests that are looked up together
-_MOST_HELD = 1_000  # rows that wait for the answer to another one
-_CACHE_KIB = 32 << 10
 _NO_ITEM = Item(-1, "", {}, "", 0)
 _SHARED = ("status", "answer", "error_type", "error", "finish_reason", "raw", "request_id", "endpoint")
 _BATCH_ROWS = 5_000
@@ -45,7 +42,7 @@ class Known:
         self._earlier = earlier
         self._answer = answer
         self._clock = clock
-        self._twins = _Twins() if dedupe else None
+        self._twins = Twins() if dedupe else None
 
     def remember(self, results: Iterable[pa.Table], *, failures: bool) -> None:
         """Take in what this run was answered before, in tables with the columns `_COLUMNS`.
@@ -62,7 +59,7 @@ class Known:
                         said = Completion(result.raw, None, result.finish_reason, Usage())
                         result.answer = accept(self._answer, said)
                     if result.status == "ok" or failures:
-                        list(self.settle(result))
+                        self.settle(result)
 
     def look_up(self, requests: Sequence[Request]) -> list[Result | None]:
         """Return the result of each request that was answered before; None: it was not."""
@@ -95,25 +92,25 @@ class Known:
 
     # Identical requests of this run -----------------------------------------------------------------------------------
 
-    @property
-    def crowded(self) -> bool:
-        """Whether so many rows wait for the answer to another one that no more should be read."""
-        return self._twins is not None and self._twins.held >= _MOST_HELD
-
     def twin(self, request: Request) -> Result | bool:
-        """Return the result of an identical request, or whether one is in flight: then `settle` will bring it."""
+        """Return the result of an identical request, or whether one is in flight: then `answered` will bring it."""
         if self._twins is None:
             return False
         shared = self._twins.join(request)
         return shared if isinstance(shared, bool) else self._shared(request.item, request.fingerprint, *shared)
 
-    def settle(self, result: Result) -> Iterator[Result]:
-        """Take in a result, and yield it once more for each row that waited for it."""
+    def settle(self, result: Result) -> None:
+        """Take in a result, for the rows that wait for it and for later ones: unless another attempt may do better."""
         if self._twins is None or result.fingerprint is None or result.reused_from is not None:
             return
-        shared = [getattr(result, name) for name in _SHARED]
-        for item in self._twins.settle(result.fingerprint, shared, result):
-            yield self._shared(item, result.fingerprint, shared, result.cost_usd)
+        outcome = [getattr(result, name) for name in _SHARED], result.cost_usd
+        self._twins.settle(result.fingerprint, outcome, keep=result.paid or result.error_type == "bad_request")
+
+    def answered(self, most: int) -> Iterator[Result]:
+        """Yield the results of at most so many rows that waited for one that is there now."""
+        if self._twins is not None:
+            for item, fingerprint, outcome in self._twins.answered(most):
+                yield self._shared(item, fingerprint, *outcome)
 
     def _shared(self, item: Item, fingerprint: str, shared: Sequence[Any], saved_usd: float | None) -> Result:
         copy = self._copy(item, fingerprint, self._run, saved_usd)
@@ -154,45 +151,3 @@ def open_known(
             columns = pa.schema([schema.field(name) for name in _COLUMNS])
             known.remember(parts.stored(folder, columns, _BATCH_ROWS), failures=not retry)
         yield known
-
-
-class _Twins:
-    """Identical requests of one session: one is sent, and the others wait for it.
-
-    Rows that wait are few and in memory; outcomes may be many, and are in a file without a name.
-    """
-
-    def __init__(self) -> None:
-        self.held = 0
-        self._waiting: dict[str, list[Item]] = {}
-        # Pulled and settled under the pipeline's lock, from any thread.
-        self._outcomes = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._outcomes.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._outcomes.execute("CREATE TABLE outcome (key BLOB PRIMARY KEY, shared TEXT, usd REAL) WITHOUT ROWID")
-        self._outcomes.execute("BEGIN")  # one transaction, never to be kept
-
-    def join(self, request: Request) -> tuple[list[Any], float | None] | bool:
-        """Return the outcome of a request, or whether an identical one is in flight; if not, this one is now."""
-        waiting = self._waiting.get(request.fingerprint)
-        if waiting is not None:
-            waiting.append(request.item)
-            self.held += 1
-            return True
-        key = bytes.fromhex(request.fingerprint)
-        found = self._outcomes.execute("SELECT shared, usd FROM outcome WHERE key = ?", (key,)).fetchone()
-        if found is not None:
-            return json.loads(found[0]), found[1]
-        self._waiting[request.fingerprint] = []
-        return False
-
-    def settle(self, fingerprint: str, shared: Sequence[Any], result: Result) -> list[Item]:
-        """Return the rows that waited for this result; keep it for later ones, unless another attempt may do better."""
-        items = self._waiting.pop(fingerprint, [])
-        self.held -= len(items)
-        if result.paid or result.error_type == "bad_request":
-            row = bytes.fromhex(fingerprint), json.dumps(shared), result.cost_usd
-            self._outcomes.execute("INSERT OR REPLACE INTO outcome VALUES (?, ?, ?)", row)
-        return items
-
-    def close(self) -> None:
-        self._outcomes.close()

@@ -8,10 +8,12 @@ server asks for one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 
 from aiolimiter import AsyncLimiter
+
+from runner.shared_limits import SharedBucket, SharedLimits
 
 _REQUEST_BURST_S = 0.1  # so that a timer that wakes late loses nothing
 _TOKEN_BURST_S = 0.5
@@ -24,6 +26,7 @@ class Limiter:
 
     Args:
         waiting: entered around every wait, so that a stopping run can end it.
+        shared: where limits and pauses hold for other processes too; `share` says which of the limits do.
     """
 
     def __init__(
@@ -31,9 +34,20 @@ class Limiter:
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+        shared: SharedLimits | None = None,
+        share: Collection[str] = ("requests", "tokens"),
     ) -> None:
-        self._requests = None if requests_per_minute is None else _bucket(requests_per_minute, _REQUEST_BURST_S)
-        self._tokens = None if tokens_per_minute is None else _bucket(tokens_per_minute, _TOKEN_BURST_S)
+        self._requests: AsyncLimiter | SharedBucket | None = None
+        self._tokens: AsyncLimiter | SharedBucket | None = None
+        if requests_per_minute is not None:
+            size = _size(requests_per_minute, _REQUEST_BURST_S)
+            others = shared if "requests" in share else None
+            self._requests = _bucket(*size) if others is None else others.requests(*size)
+        if tokens_per_minute is not None:
+            size = _size(tokens_per_minute, _TOKEN_BURST_S)
+            others = shared if "tokens" in share else None
+            self._tokens = _bucket(*size) if others is None else others.tokens(*size)
+        self._shared = shared
         self._in_order = asyncio.Lock()  # aiolimiter serves small amounts first; large requests would starve
         self._waiting = waiting
         self._resume_at = 0.0
@@ -41,15 +55,18 @@ class Limiter:
     @property
     def free(self) -> bool:
         """Whether nobody has to ask: there is no limit, and there has been no pause."""
-        return self._requests is None and self._tokens is None and not self._resume_at
+        return self._requests is None and self._tokens is None and not self._resume_at and self._shared is None
 
     def pause(self, seconds: float) -> None:
         """Let nobody start a request for so long; a longer pause that is on already stays."""
+        if self._shared is not None:
+            self._shared.pause(seconds)
         self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + seconds)
 
     def paused_s(self) -> float:
         """Return how long the pause that is on still lasts, in seconds."""
-        return max(0.0, self._resume_at - asyncio.get_running_loop().time())
+        others_s = 0.0 if self._shared is None else self._shared.paused_s()
+        return max(others_s, self._resume_at - asyncio.get_running_loop().time())
 
     def ready(self, tokens: int) -> bool:
         """Whether a request of `tokens` could be sent at once, or (one larger than the bucket) begin to be counted."""
@@ -78,18 +95,21 @@ class Limiter:
             await asyncio.sleep(delay)
 
 
-def _bucket(per_minute: float, burst_s: float) -> AsyncLimiter:
-    """Return a limiter that never lets more than `per_minute` through in any 60 seconds.
+def _size(per_minute: float, burst_s: float) -> tuple[float, float]:
+    """Return capacity and rate (a second) of a bucket that never lets more than `per_minute` through in 60 seconds.
 
     A leaky bucket of capacity c lets c at once and then its rate: c - 1 + 60 * rate in the worst minute. So the
     rate is lowered by what the burst adds, 1/600 for a burst of 0.1 s.
     """
     capacity = 1 + per_minute / 60 * burst_s
-    rate = (per_minute - (capacity - 1)) / 60
+    return capacity, (per_minute - (capacity - 1)) / 60
+
+
+def _bucket(capacity: float, rate: float) -> AsyncLimiter:
     return AsyncLimiter(capacity, capacity / rate)
 
 
-async def _acquire_all(limiter: AsyncLimiter, amount: float) -> None:
+async def _acquire_all(limiter: AsyncLimiter | SharedBucket, amount: float) -> None:
     """Acquire any amount, also more than the bucket holds at once."""
     while amount > 0:
         portion = min(amount, limiter.max_rate)

@@ -144,7 +144,10 @@ def to_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
 
 def _column(rows: Sequence[dict[str, Any]], field: pa.Field) -> pa.Array:
-    values = [row.get(field.name) for row in rows]
+    name = field.name
+    values = [row.get(name) for row in rows]
+    if values and values[0] is None and values.count(None) == len(values):
+        return pa.nulls(len(values), field.type)
     if field.name in _TIMES:
         return pa.array(values, pa.int64()).cast(field.type)
     return to_array(values, field)

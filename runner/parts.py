@@ -29,7 +29,7 @@ _SUMMED = ["_index", "_finished_at", "_attempts", "_cost_usd", "_saved_usd"]
 _SUMMED += [f"_{kind}_tokens" for kind in ("input", "cached", "cache_write", "output", "reasoning")]
 _GROUP_BYTES = 4 << 20
 # Sealing shares the interpreter with the event loop, which must not wait long for its turn.
-_BREATH_BYTES = 64 << 10  # about two milliseconds of work
+_BREATH_BYTES = 256 << 10  # about two milliseconds of work
 _BREATH_S = 0.0005
 
 

@@ -22,6 +22,7 @@ from runner.template import MissingField
 DRAIN_S = 10.0  # how long answers may still come in after the run cannot go on
 _TICK_S = 0.25
 _SYNC_S = 1.0
+_AT_ONCE = 50  # rows that get the answer to another one before others have their turn: 3 ms
 
 
 class StopRule(Protocol):
@@ -81,9 +82,13 @@ class Pipeline:
         loses only what is in flight.
         """
         work = asyncio.create_task(self._strategy.run(self, self._calls, self._emit))
-        watch = asyncio.create_task(self._watch(work))
+        beside = [asyncio.create_task(self._watch(work))]
+        if self._known is not None:
+            beside.append(asyncio.create_task(self._keep_answering(self._known)))
         try:
             await work
+            if self._known is not None:
+                await self._answer(self._known)
         except asyncio.CancelledError:
             if not self._stop.requested:
                 raise
@@ -92,14 +97,12 @@ class Pipeline:
         finally:
             with self._turn:
                 self._over = True
-            watch.cancel()
-            work.cancel()
-            await asyncio.gather(work, watch, return_exceptions=True)
-
-    @property
-    def held_up(self) -> bool:
-        """Whether no more rows come before some that were pulled have their results."""
-        return self._known is not None and self._known.crowded
+            for task in (work, *beside):
+                task.cancel()
+            ended = await asyncio.gather(*beside, work, return_exceptions=True)
+        for error in ended[: len(beside)]:
+            if isinstance(error, Exception):
+                raise error  # a bug, which does not pass unseen
 
     def __iter__(self) -> Pipeline:
         return self
@@ -148,20 +151,26 @@ class Pipeline:
             except FatalError as error:
                 self._stop.request(error)
                 return
+            answered = 0
             for request, result in zip(requests, results, strict=True):
-                if result is not None:
-                    self._emit(result)
-                    continue
-                while known.crowded and not self._stop.requested:
-                    yield None
                 if self._stop.requested:
                     return
-                twin = known.twin(request)
-                if twin is False:
-                    yield request.item
-                elif twin is not True:
-                    self._emit(twin)
-            yield None  # others get a turn
+                if result is None:
+                    try:
+                        twin = known.twin(request)
+                    except FatalError as error:
+                        self._stop.request(error)
+                        return
+                    if twin is False:
+                        yield request.item
+                    if isinstance(twin, bool):
+                        continue
+                    result = twin
+                self._emit(result)
+                answered += 1
+                if answered % _AT_ONCE == 0:
+                    yield None  # others get a turn
+            yield None
 
     def _emit(self, result: Result) -> None:
         with self._turn:
@@ -169,8 +178,39 @@ class Pipeline:
                 return
             self._keep(result)
             if self._known is not None:
-                for twin in self._known.settle(result):
-                    self._keep(twin)
+                self._settle(self._known, result)
+
+    def _settle(self, known: Known, result: Result) -> None:
+        try:
+            known.settle(result)
+        except FatalError as error:
+            self._stop.request(error)
+        self._answer_some(known)
+
+    def _answer_some(self, known: Known) -> bool:
+        """Keep the results of some rows that waited for the answer to another one; return whether there were any."""
+        found = False
+        with self._turn:
+            try:
+                for result in known.answered(_AT_ONCE):
+                    found = True
+                    self._keep(result)
+            except FatalError as error:
+                self._stop.request(error)
+                return False
+        return found
+
+    async def _answer(self, known: Known) -> None:
+        """Keep the results of all such rows, unless the run should stop: the next session has them too."""
+        more = True
+        while more and not self._stop.requested:
+            more = self._answer_some(known)
+            await asyncio.sleep(0)  # others get their turn
+
+    async def _keep_answering(self, known: Known) -> None:
+        while True:
+            await self._answer(known)
+            await asyncio.sleep(_TICK_S)
 
     def _keep(self, result: Result) -> None:
         """Store a result, then count it."""

@@ -93,6 +93,7 @@ class Progress:
         """
         done = self._found + tally.done
         rate_s = self._pace.rate_s(self._clock.steady_s(), tally)
+        batches = tally.table()
         self._display.show(
             Moment(
                 done,
@@ -105,9 +106,9 @@ class Progress:
                 tally.cost_usd,
                 tally.cost_known,
                 _waiting(tally, paused_s, self._concurrency),
-                self._pace.left(rate_s, tally, self._total - done),
+                None if batches else self._pace.left(rate_s, tally, self._total - done),  # the server's pace, not ours
                 tally.batched,
-                tally.table(),
+                batches,
             )
         )
 
@@ -125,7 +126,9 @@ def _waiting(tally: Tally, paused_s: float, concurrency: int) -> str:
         return "waiting for answers (concurrency is the limit)"
     if tally.in_flight:
         return "waiting for answers"
-    return "waiting for batches" if tally.batched else "reading the input"
+    if tally.batched:
+        return "waiting for batches"
+    return "collecting answers" if tally.table() else "reading the input"
 
 
 class LiveDisplay:

@@ -15,6 +15,9 @@ from runner.yaml_source import read
 OUTPUTS = "outputs"
 """The folder of a project that holds a folder for each job, with a folder for each of its runs."""
 
+LIMITS = ".limits"
+"""The folder in it through which runs share the limits of endpoints."""
+
 
 def create(base: Path, now_us: int, rehearsal: bool) -> Path:
     """Create a new run's folder under a job's folder, named by the time (UTC).
@@ -118,6 +121,18 @@ def of_job(name: str, outputs: Path | None) -> list[Path]:
             f"there is no run or job `{name}`", where=str(outputs), hint=f"{near} {known}" if near else known
         )
     return found
+
+
+def run_of(name: str, of: Path) -> Path:
+    """Return the run of a job's folder that a person means: its name alone, or whatever `find` takes.
+
+    Raises:
+        SpecError: there is no such run, or it is one of another job.
+    """
+    found = of / name if (of / name / manifest.NAME).is_file() else find(name, None)
+    if found.resolve().parent != of.resolve():
+        raise SpecError(f"`{name}` is no run of the job `{of.name}`", where=str(found))
+    return found.resolve()
 
 
 def _of_file(job_file: Path, outputs: Path | None) -> list[Path]:

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from runner import strategies
+from runner.notify_section import NotifySpec, not_a_list
 from runner.output_section import MOST_CHOICES, MOST_QUESTIONS, OutputSpec
 from runner.problems import At, Finding, complain, listed, say, suggest
 from runner.sections import (
     BudgetSpec,
     EvaluateSpec,
     InputSpec,
+    KeepSpec,
     LimitsSpec,
     OneOrMore,
     PromptSpec,
@@ -62,6 +64,8 @@ class JobSpec(Section):
         "workers": "limits.concurrency",
         "data": "input.path",
         "dataset": "input.path",
+        "alerts": "notify",
+        "ping": "notify.ping",
     }
 
     name: str = Field(
@@ -138,6 +142,16 @@ class JobSpec(Section):
     evaluate: EvaluateSpec | None = Field(
         default=None,
         description="How good the answers are, compared with a column of the input that holds the right ones.",
+    )
+    notify: Annotated[NotifySpec | None, BeforeValidator(not_a_list)] = Field(
+        default=None,
+        description="Who is told how the job goes: failures, recoveries, lateness. Default: nobody.",
+    )
+
+    keep: KeepSpec | None = Field(
+        default=None,
+        description="Which runs `runner prune` keeps. Default: all.",
+        examples=[{"runs": 90, "days": 365}],
     )
 
     @field_validator("name")

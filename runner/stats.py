@@ -43,6 +43,7 @@ class Stats:
 
     def add(self, table: pa.Table) -> None:
         """Count the rows of a table that has at least the columns `COLUMNS`."""
+        table = table.select(COLUMNS)  # the others may be long, and what is filtered is copied
         self.rows += table.num_rows
         self.attempts += _sum(table, "_attempts") or 0
         self.latency_s += _sum(table, "_latency_s") or 0.0

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -25,7 +26,7 @@ from runner.records import BadRow, Item, Key, Result
 
 _BALLAST_BYTES = 4 << 20
 _BREATH = 500  # rows passed over before others get a turn
-_OPEN_FILES = 32
+_OPEN_FILES = 32  # however many parts are open: because of a slow row, or because answers come in any order
 
 
 @dataclass(slots=True)
@@ -78,6 +79,9 @@ class ResultStore:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="seal")
         self._soon = soon
         self._unwritten: dict[int, _OpenPart] = {}
+        self._files: dict[int, Journal] = {}  # those that are open; the one that was written to last is at the end
+        self._complete: dict[int, Journal] = {}  # those that wait to be sealed
+        self._syncs: deque[Future[None]] = deque()  # that someone waits for
         self._bug: BaseException | None = None
         self.found = 0
         self.found_failed = 0
@@ -235,8 +239,6 @@ class ResultStore:
             if first:
                 self._soon(self.write)
         self._seal_if_complete(number, part)
-        if len(self._open) > _OPEN_FILES:
-            self._close_some(number)
 
     def write(self) -> None:
         """Write all results that were appended. A disk that fails is noted in `failure`."""
@@ -250,13 +252,17 @@ class ResultStore:
                 except OSError:
                     continue  # once more when the store is closed
             del self._unwritten[number]
+            self._files.pop(number, None)
+            self._files[number] = part.journal
+            if len(self._files) > _OPEN_FILES:
+                self._release(next(iter(self._files)))
 
-    def _close_some(self, but: int) -> None:
-        """Keep few files open when a slow row holds many parts open; a closed journal opens again by itself."""
-        self.write()
-        for number, part in self._open.items():
-            if number != but and part.journal.written:
-                part.journal.close()
+    def _release(self, number: int) -> None:
+        """Close a journal's file, if it is open; when something is written to it, it opens again."""
+        opened = self._files.pop(number, None)
+        with self._noting_failures():
+            if opened is not None:
+                opened.release()
 
     def _seal_if_complete(self, number: int, part: _OpenPart) -> None:
         if not part.passed or part.finished < part.expected:
@@ -264,13 +270,16 @@ class ResultStore:
         self.write()
         if not part.journal.written:
             return  # the disk failed, and the run ends
+        if part.expected:  # not all its rows were left out
+            self._release(number)  # many may wait
+            self._complete[number] = part.journal
+            self._thread.submit(self._seal, number, part.journal)
         del self._open[number]
-        if part.expected == 0:
-            return  # all its rows were left out
-        self._thread.submit(self._seal, number, part.journal)
 
     def _seal(self, number: int, source: Journal) -> None:
+        self._sync()
         with self._noting_failures():
+            self._complete.pop(number, None)
             source.close()
             finish = parts.merge if self._retry else parts.seal
             finish(self._folder, number, self._output.schema, self._metadata)
@@ -299,14 +308,19 @@ class ResultStore:
 
     def sync(self) -> None:
         """Make everything stored so far survive a power failure. Returns when that is done."""
-        self._thread.submit(self._sync).result()
+        done: Future[None] = Future()
+        self._syncs.append(done)
+        self._thread.submit(self._sync)
+        done.result()
 
     def _sync(self) -> None:
-        try:
-            for part in list(self._open.values()):
-                part.journal.sync()
-        except OSError as error:
-            self._fail(error)
+        """Sync, if someone waits for that: before each part that is to be sealed, because many may be."""
+        while self._syncs:
+            done = self._syncs.popleft()
+            with self._noting_failures():
+                for opened in [part.journal for part in list(self._open.values())] + list(self._complete.values()):
+                    opened.sync()
+            done.set_result(None)
 
     def close(self) -> None:
         """Finish sealing and sync what stays open. Results of an unfinished retry are merged."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +34,71 @@ def test_rows_come_back_in_order_and_as_they_were(path: Path) -> None:
     [rows] = journal.read(path)
     assert rows == [{"_index": index, "text": f"line {index}, \ud800 é \u2028"} for index in (1, 2, 3)]
     assert [batch[0]["_index"] for batch in journal.read(path, batch_bytes=1)] == [1, 2, 3]
+
+
+VALUES = [
+    2**64, -(2**63) - 1, 10**40, 1, 1.0, -0.0, 0.1 + 0.2, 5e-324, 1e300, float("inf"), float("-inf"), True, None,
+    "null", "\ud800", "a\udfff\ud83d", "\U0001f388", "\x00\x7f\u2028\n\r\\\"", "", [None, [1.0, "\ud800"]],
+    {"b": None, "a": {"": []}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_any_value_comes_back_as_it_was(tmp_path: Path, value: Any) -> None:
+    made = Journal(tmp_path / "journal-00000.jsonl")
+    row = {"_index": 0, "value": value, "list": [value], "inside": {"value": value}}
+    made.add(row)
+    made.close()
+    assert made.path.read_bytes().count(b"\n") == 1, "a line each"
+    [[found]] = journal.read(made.path)
+    assert repr(found) == repr(row), "1.0 is not 1, and the columns keep their order"
+    assert [repr(each) for _, each in journal.standing(made.path)] == [repr(row)]
+
+
+def test_what_is_not_a_number_stays_that(tmp_path: Path) -> None:
+    made = Journal(tmp_path / "journal-00000.jsonl")
+    made.add({"_index": 0, "value": float("nan"), "list": [float("nan")]})
+    made.close()
+    [[found]] = journal.read(made.path)
+    assert repr(found) == "{'_index': 0, 'value': nan, 'list': [nan]}"
+
+
+def test_people_can_read_it(tmp_path: Path) -> None:
+    made = Journal(tmp_path / "journal-00000.jsonl")
+    made.add({"_index": 0, "title": "Über π"})
+    made.close()
+    assert made.path.read_text(encoding="utf-8") == '{"_index":0,"title":"Über π"}\n'
+
+
+def test_a_journal_that_holds_ascii_only_reads_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "journal-00000.jsonl"
+    rows = [{"_index": index, "value": value} for index, value in enumerate(VALUES)]
+    path.write_text("".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows), encoding="ascii")
+    assert repr([row for batch in journal.read(path) for row in batch]) == repr(rows)
+    assert journal.repair(path) == {(index, 0) for index in range(len(VALUES))}
+
+
+def test_a_large_journal_is_read_row_by_row(path: Path) -> None:
+    assert list(journal.read(path, whole_bytes=10)) == list(journal.read(path))
+
+
+def test_a_journal_whose_file_was_closed_meanwhile_is_written_and_synced_like_any_other(path: Path) -> None:
+    made = Journal(path)
+    made.release()
+    made.add({"_index": 4})
+    made.write()
+    made.release()
+    made.add({"_index": 5})
+    made.write()
+    made.release()
+    made.sync()
+    assert indexes(path) == [1, 2, 3, 4, 5]
+    made.add({"_index": 6})
+    made.write()
+    made.release()
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        made.sync()
 
 
 def test_of_two_lines_of_one_row_the_later_counts(path: Path) -> None:

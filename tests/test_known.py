@@ -161,7 +161,7 @@ def test_identical_requests_are_sent_once_also_while_one_is_in_flight(project: M
 
 
 @pytest.mark.parametrize("strategy", ["asyncio", {"name": "processes", "processes": 2}])
-def test_more_rows_of_one_text_than_may_wait(project: Make, strategy: Any) -> None:
+def test_more_rows_of_one_text_than_wait_in_memory(project: Make, strategy: Any) -> None:
     with simulator(latency_s=0.2) as server:
         here = project(
             server.base_url, rows=doubled(2500, 1), dedupe=True, strategy=strategy, output={"rows_per_part": 1000}

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from project import Project, simulator, until
 
-from runner import read_results, resume_run
+from runner import read_results, resume_run, run_job
 from runner.app import start
 from runner.batches import ledger
 from runner.batches.desk import BatchEndpoint, Desk
@@ -120,7 +120,7 @@ def test_rows_are_split_by_number_and_by_what_may_be_enqueued(batched: Make) -> 
     assert 1_000 < stats["max_enqueued_tokens"] <= 2_000
 
 
-def test_a_batch_is_sent_when_too_many_rows_wait_for_the_answers_of_others(batched: Make) -> None:
+def test_a_batch_is_sent_though_many_rows_wait_for_its_answers(batched: Make) -> None:
     rows = [{"id": f"r{number:05d}", "text": f"paper {number % 40}"} for number in range(1200)]
     with batching() as server:
         here = batched(server, rows=rows, dedupe=True)
@@ -316,7 +316,7 @@ def test_detach_and_come_back(batched: Make) -> None:
         assert here.manifest()["sessions"][0]["use"]["requests_per_minute"] == 0, "batches have limits of their own"
         interrupted = replace(Manifest.load(here.latest), status="interrupted")
         assert next_steps(interrupted, here.latest)[1] == (
-            f"its batches:  runner batches {here.latest}          (they go on at the server; --cancel ends them)"
+            f"see them:     runner batches {here.latest}          (they go on at the server; --cancel ends them)"
         )
         assert "validating" in here.runner("batches").stdout or "in_progress" in here.runner("batches").stdout
         here.runner("resume", exits=4)
@@ -338,6 +338,18 @@ def test_batches_of_a_rehearsal_are_lost_with_its_simulator_and_sent_again_at_on
     assert time.monotonic() - began < 20
     [warning] = here.manifest(left.folder)["sessions"][1]["warnings"]
     assert warning == "batch 1 is lost with its simulator; its rows are sent again"
+
+
+def test_a_program_submits_and_comes_back(batched: Make) -> None:
+    with batching(batches={"speed": 2000, "duration_s": 3600}) as server:
+        here = batched(server, rows=20)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in here.environ.items():
+                patch.setenv(name, value)
+            assert run_job(here.job_file, progress=False, wait=False).status == "waiting"
+            assert resume_run(here.latest, progress=False, wait=False).status == "waiting"
+            assert resume_run(here.latest, progress=False).ok == 20
+        assert server.stats()["batches"]["created"] == 1
 
 
 def test_cancelling_collects_what_was_finished(batched: Make) -> None:
@@ -419,3 +431,63 @@ def test_a_server_that_stays_silent_is_told_of_once(tmp_path: Path) -> None:
 
     asyncio.run(look())
     assert notes == ["the server fails, and is asked again until it answers: connection failed"]
+
+
+def test_an_interrupted_run_leaves_its_batches_to_the_server(batched: Make) -> None:
+    with batching(batches={"speed": 2000, "duration_s": 3600}) as server:
+        here = batched(server, rows=60)
+        process = here.start("run", here.job_file)
+        until(lambda: server.stats()["batches"]["created"])
+        until(lambda: entries(here)[0].state == "submitted")
+        process.send_signal(signal.SIGINT)
+        done = here.end(process, exits=130)
+        assert f"see them:     runner batches {here.latest.relative_to(here.folder)}" in done.stdout
+        here.runner("resume", "--quiet")
+        assert_whole(here, 60)
+        assert_paid_once(server)
+        assert server.stats()["batches"]["created"] == 1
+
+
+def test_failed_rows_are_tried_again_in_a_batch(batched: Make) -> None:
+    with batching(batches={"script": [{"only_errors": 500}]}) as server:
+        here = batched(server, rows=100, retry={"max_attempts": 1}, stop={"max_error_rate": None})
+        assert here.work().failed == 100
+        assert here.work_on(retry=True).ok == 100
+        assert_whole(here, 100)
+        assert_paid_once(server)
+
+
+def test_identical_requests_are_sent_once_and_earlier_answers_not_at_all(batched: Make) -> None:
+    rows = [{"id": str(number), "text": f"paper {number % 30} on physics"} for number in range(90)]
+    with batching() as server:
+        here = batched(server, rows=rows, dedupe=True, reuse=True)
+        assert here.work().ok == 90
+        assert server.stats()["batches"]["batch_requests"] == 30
+        here.rows([*rows, {"id": "new", "text": "a theorem"}])
+        assert here.work().ok == 91
+        assert server.stats()["batches"]["batch_requests"] == 31
+        assert_paid_once(server)
+
+
+def test_rows_that_cannot_be_asked_stand_among_the_others(batched: Make) -> None:
+    with batching() as server:
+        here = batched(server, rows=20, input={"on_bad_row": "error_row"})
+        with here.rows_file.open("a") as file:
+            file.write('{"id": "bad"\n{"id": "less", "number": 7}\n{"id": "last", "text": "cheese"}\n')
+        summary = here.work()
+        assert (summary.ok, summary.failed) == (21, 2)
+        assert_whole(here, 23)
+
+
+def test_a_pool_shares_the_batches(batched: Make) -> None:
+    accounts = [{"key": "sk-a-0123456789", "organization": "a"}, {"key": "sk-b-0123456789", "organization": "b"}]
+    with batching(accounts=accounts, batches={"enqueued_tokens": 2_000}) as server:
+        here = batched(server, rows=200, limits={"concurrency": 8, "enqueued_tokens": 2_000}, endpoint=["a", "b"])
+        for name in "ab":
+            here.endpoints[name] = {"base_url": server.base_url, "api_key_env": f"KEY_{name}"}
+            here.environ[f"KEY_{name}"] = f"sk-{name}-0123456789"
+        here.change()
+        assert here.work().ok == 200
+        assert {entry.endpoint for entry in entries(here)} == {"a", "b"}
+        assert_whole(here, 200)
+        assert_paid_once(server)

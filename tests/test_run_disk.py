@@ -234,3 +234,19 @@ def test_files_of_a_run_that_are_damaged(project: Make) -> None:
         here.runner("resume", run, "-q")
         assert server.stats()["requests"] == 30
     here.assert_whole(100)
+
+
+def test_a_full_disk_while_a_batch_is_packed_or_collected(project: Make, small_disk: Path) -> None:
+    rows = [{"id": f"r{i:05d}", "text": f"row {i} " + "x" * 12_000} for i in range(150)]
+    with simulator(batches={"speed": 20_000, "duration_s": 1800}) as server:
+        here = project(server.base_url, rows=rows, strategy="batch_api", limits={"enqueued_tokens": 400_000})
+        done = here.run("--output", small_disk, exits=4)
+        assert "error: cannot write results: No space left on device" in done.error
+        run = (small_disk / "job" / "latest").resolve()
+        moved = here.folder / "outputs" / "job" / "latest"
+        shutil.copytree(run, moved)
+        here.runner("resume", moved, "-q")
+        stats = server.stats()
+        assert stats["answered_more_than_once"] == 0
+        assert stats["files"]["uploads_present"] == 0
+    here.assert_whole(150)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from project import until
 from stored import NOW_US, OUTPUT, failed, finish, items, names, ok, store, table
 
 from runner import parts
@@ -32,14 +34,37 @@ def test_a_straggler_holds_back_only_its_own_part(tmp_path: Path) -> None:
                 straggler = item
             else:
                 opened.append(ok(item))
-        opened.sync()
-        assert sorted(path.name for path in tmp_path.glob("[jp]*")) == [
-            "journal-00001.jsonl",
-            "part-00000.parquet",
-            "part-00002.parquet",
-        ]
+        expected = ["journal-00001.jsonl", "part-00000.parquet", "part-00002.parquet"]
+        until(lambda: sorted(path.name for path in tmp_path.glob("[jp]*")) == expected)
         opened.append(ok(straggler))
     assert [row["_index"] for row in table(tmp_path)] == list(range(12))
+
+
+def test_answers_in_any_order_over_many_open_parts_need_few_open_files(tmp_path: Path) -> None:
+    rows, most = 400, 0  # in 100 parts
+    files = Path("/proc/self/fd")
+    before = len(list(files.iterdir()))
+    with store(tmp_path) as opened:
+        waiting = [item for item in opened.missing(items(rows)) if item is not None]
+        random.Random(1).shuffle(waiting)
+        for done, item in enumerate(waiting, 1):
+            opened.append(ok(item))
+            if done % 50 == 0:
+                opened.sync()
+                most = max(most, len(list(files.iterdir())) - before)
+    assert 30 < most < 40
+    assert [row["_index"] for row in table(tmp_path)] == list(range(rows))
+    assert len(names(tmp_path)) == 100
+
+
+def test_a_sync_does_not_wait_until_all_that_is_complete_is_sealed(tmp_path: Path) -> None:
+    with store(tmp_path) as opened:
+        for item in opened.missing(items(800)):
+            assert item is not None
+            opened.append(ok(item))
+        opened.sync()
+        assert len(list(tmp_path.glob("journal-*"))) > 50
+    assert len(names(tmp_path)) == 200
 
 
 def test_an_input_without_rows_gives_one_part_without_rows(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ class _Selector(selectors.DefaultSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self._loop.in_threads and timeout:  # time stands still while a thread works
+            return super().select(0.001)
         # A turn of the loop takes a microsecond, as in life: waits shorter than a float can add would never end.
         self._loop.now_s += max(timeout or 0.0, 1e-6)
         return super().select(0 if timeout is not None else None)
@@ -28,7 +30,17 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self.now_s = 0.0
+        self.in_threads = 0
         super().__init__(_Selector(self))
+
+    def run_in_executor(self, *arguments: Any) -> asyncio.Future[Any]:
+        future = super().run_in_executor(*arguments)
+        self.in_threads += 1
+        future.add_done_callback(self._from_thread)
+        return future
+
+    def _from_thread(self, future: asyncio.Future[Any]) -> None:
+        self.in_threads -= 1
 
     def time(self) -> float:
         return self.now_s

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +26,7 @@ from runner.forecast import LIVE_MARGIN, live_s
 from runner.openai_batches import BatchState
 from runner.progress import duration
 from runner.records import Item, Key, Request, Result
+from runner.store import disk_error
 from runner.strategies import Calls, Emit, Requests, Strategy
 
 _FIRST_LOOK_S = 15.0
@@ -32,6 +34,7 @@ _SLOWER = 1.5
 _LONGEST_LOOK_S = 180.0
 # How long the API may take to cancel a batch (https://platform.openai.com/docs/api-reference/batch/cancel).
 _CANCEL_S = 600.0
+_SAMPLE = 200  # rows at the beginning, from which is learned what one takes
 _BREATH = 200  # rows, after which others get a turn
 _REFUSED_S = 60.0  # the first wait for room in the server's queue; it doubles
 _MOST_REFUSED_S = 1800.0
@@ -88,6 +91,7 @@ class Course:
         self._source = self._unclaimed()
         self._again = self._sent_again()
         self._held: _Row | None = None
+        self._sample: deque[_Row | _Pause] = deque()
         self._exhausted = False
         self._watched: dict[int, _Watched] = {}
         self._not_before: dict[int, float] = {}
@@ -96,6 +100,7 @@ class Course:
         self._seen_us = self._began_us
         self._passed_s = 0.0
         self._largest = 0
+        self._tokens_per_row = 0.0
         self._arrived = asyncio.Event()
 
     async def run(self) -> None:
@@ -106,6 +111,8 @@ class Course:
             await self._work()
         except FatalError as error:
             self._stop.request(error)
+        except OSError as error:
+            self._stop.request(disk_error(error, self._ledger.folder))
         finally:
             for packing in self._packings.values():
                 packing.discard()
@@ -209,8 +216,6 @@ class Course:
             if count % _BREATH == 0:
                 await asyncio.sleep(0)
             if isinstance(row, _Pause):
-                if self._requests.held_up:
-                    break  # rows wait for the answers of those that are packed
                 continue
             model, body = row.pending.item.model, row.request.body
             packing = self._packings.get(model)
@@ -254,13 +259,25 @@ class Course:
         if self._held is not None:
             held, self._held = self._held, None
             return held
-        for stream in (self._again, self._source):
+        for stream in (self._again, _taken(self._sample), self._source):
             row = next(stream, None)
             if row is not None:
                 return row
         self._again = self._sent_again()
         self._exhausted = True
         return None
+
+    def _look_ahead(self) -> None:
+        """Learn from the first rows what a row takes."""
+        self._sample.extend(islice(self._source, _SAMPLE))
+        rows = [row for row in self._sample if isinstance(row, _Row)]
+        if rows:
+            tokens = [self._office.estimates[row.pending.item.model].need(row.request).tokens for row in rows]
+            self._tokens_per_row = sum(tokens) / len(tokens)
+        elif self._ledger.entries:
+            inputs = sum(entry.tokens for entry in self._ledger.entries)
+            requests = sum(entry.requests for entry in self._ledger.entries)
+            self._tokens_per_row = self._office.estimates[0].tokens(inputs // requests)
 
     def _unclaimed(self) -> Iterator[_Row | _Pause]:
         """Yield the rows of the input that are in no batch."""
@@ -411,15 +428,13 @@ class Course:
         return max(0, self._office.home.left() - sum(entry.done for entry in self._ledger.open))
 
     def _live_s(self, count: int) -> float:
-        estimates, entries = self._office.estimates, self._ledger.entries
-        packed = sum(entry.requests for entry in entries)
-        tokens = sum(entry.tokens + entry.requests * estimates[entry.model].output_tokens for entry in entries)
-        return live_s(count, tokens / packed if packed else 0.0, self._office.limits)
+        return live_s(count, self._tokens_per_row, self._office.limits)
 
     def _say_if_late(self) -> None:
         deadline_us = self._finish.deadline_us if self._finish is not None else None
         if deadline_us is None:
             return
+        self._look_ahead()
         late_s = self._live_s(self._unfinished()) - (deadline_us - self._now_us()) / 1e6
         if late_s > 0:
             self._office.home.warn(
@@ -472,6 +487,8 @@ class Course:
             await self._bring_home()
         except FatalError as error:
             self._stop.request(error)
+        except OSError as error:
+            self._stop.request(disk_error(error, self._ledger.folder))
 
     async def _cancel_all(self) -> None:
         for entry in self._ledger.open:
@@ -537,6 +554,11 @@ class _Pause:
 _PAUSE = _Pause()
 
 
+def _taken(rows: deque[_Row | _Pause]) -> Iterator[_Row | _Pause]:
+    while rows:
+        yield rows.popleft()
+
+
 class _LiveRows:
     """What a live strategy pulls at the end of a hybrid run, and emits to.
 
@@ -565,10 +587,6 @@ class _LiveRows:
             if row.pending.result.attempts:
                 self._so_far[row.pending.item.key] = row.pending.result
             return row.request
-
-    @property
-    def held_up(self) -> bool:
-        return False
 
     def next_item(self) -> Item | None:
         request = next(self)

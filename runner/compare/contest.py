@@ -95,7 +95,7 @@ class Contest:
         self._stop = stop
         self._console = console
         self._clock = clock
-        self._gate = open_gate(contestants[0].plan.job, stop)
+        self._gate = open_gate(contestants[0].plan.job, stop, connections=connections)
 
     async def warm_up(self) -> None:
         """Send one row with each contestant: what is loaded or looked up only once is not measured.
@@ -181,10 +181,6 @@ class _Rows:
         self._builder = builder
         self._stop = stop
         self._turn = threading.Lock()  # strategies pull from any thread
-
-    @property
-    def held_up(self) -> bool:
-        return False
 
     def __iter__(self) -> _Rows:
         return self

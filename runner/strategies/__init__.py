@@ -27,10 +27,6 @@ Emit = Callable[[Result], None]
 class Requests(Protocol):
     """The rows that need an answer. Any thread may pull; None: nothing to send just now, let others have a turn."""
 
-    @property
-    def held_up(self) -> bool:
-        """Whether no more rows come before some that were pulled have their results."""
-
     def __iter__(self) -> Requests: ...
 
     def __next__(self) -> Request | None:

@@ -106,7 +106,7 @@ class _Desk:
         worker.want(report.wants)
 
     async def _feed(self, worker: Worker) -> None:
-        """Hand out rows. Not between two reports: a row may have to wait for what the next one brings."""
+        """Hand out rows. Not between two reports: the source may pass over many before it has one."""
         while True:
             await worker.hungry.wait()
             try:
