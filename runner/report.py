@@ -89,7 +89,7 @@ def next_steps(manifest: Manifest, folder: Path) -> list[str]:
         more = " --set budget.KEY=VALUE" if used_up else ""
         steps = [f"continue:     runner resume {path}{more}"]
         if manifest.summary.get("batches", {}).get("open") and not manifest.rehearsal:  # its server is gone
-            steps.append(f"its batches:  runner batches {path}          (they go on at the server; --cancel ends them)")
+            steps.append(f"see them:     runner batches {path}          (they go on at the server; --cancel ends them)")
         return steps
     failed = manifest.summary.get("failed", 0)
     retry = [f"try again:    runner retry {path}"] if failed else []

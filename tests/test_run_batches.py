@@ -121,7 +121,7 @@ def test_rows_are_split_by_number_and_by_what_may_be_enqueued(batched: Make) -> 
     assert 1_000 < stats["max_enqueued_tokens"] <= 2_000
 
 
-def test_a_batch_is_sent_when_too_many_rows_wait_for_the_answers_of_others(batched: Make) -> None:
+def test_a_batch_is_sent_though_many_rows_wait_for_its_answers(batched: Make) -> None:
     rows = [{"id": f"r{number:05d}", "text": f"paper {number % 40}"} for number in range(1200)]
     with batching() as server:
         here = batched(server, rows=rows, dedupe=True)
@@ -317,7 +317,7 @@ def test_detach_and_come_back(batched: Make) -> None:
         assert here.manifest()["sessions"][0]["use"]["requests_per_minute"] == 0, "batches have limits of their own"
         interrupted = replace(Manifest.load(here.latest), status="interrupted")
         assert next_steps(interrupted, here.latest)[1] == (
-            f"its batches:  runner batches {here.latest}          (they go on at the server; --cancel ends them)"
+            f"see them:     runner batches {here.latest}          (they go on at the server; --cancel ends them)"
         )
         assert "validating" in here.runner("batches").stdout or "in_progress" in here.runner("batches").stdout
         here.runner("resume", exits=4)
