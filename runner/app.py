@@ -178,9 +178,16 @@ def refuse_to_detach(job: Job) -> None:
         )
 
 
-def is_detached(folder: Path) -> bool:
-    """Whether a run was left alone while its batches are being carried out."""
-    return Manifest.load(folder).status == "waiting"
+def to_wait(folder: Path, wanted: bool | None) -> bool:
+    """Return whether resuming a run waits for its batches: as wanted, else unless it was left alone with them.
+
+    Raises:
+        SpecError: the server ends with the session.
+    """
+    manifest = Manifest.load(folder)
+    if wanted is False and any(each["base_url"] == EMBEDDED for each in manifest.endpoints):
+        raise SpecError("a rehearsal cannot be left alone: its simulator ends with it", hint="leave `--no-wait` out")
+    return manifest.status != "waiting" if wanted is None else wanted
 
 
 def _to_continue(folder: Path, retry: bool) -> tuple[Manifest, bool] | Outcome:

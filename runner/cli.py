@@ -178,10 +178,8 @@ def resume(
     from runner.batches.office import Errand
 
     folder = _find(run, outputs)
-    if wait is None:
-        wait = not app.is_detached(folder)
-    console = _console(quiet, as_json)
-    outcome = app.resume(folder, _overrides(settings, strategy), console=console, errand=Errand(wait=wait))
+    errand = Errand(wait=app.to_wait(folder, wait))
+    outcome = app.resume(folder, _overrides(settings, strategy), console=_console(quiet, as_json), errand=errand)
     return _show_outcome(outcome, quiet, as_json)
 
 

@@ -133,6 +133,8 @@ class Course:
                 return
             if not self._errand.wait:
                 await self._fill()  # what has ended made room
+                if self._finish is not None and self._finish.deadline_us is not None:
+                    self._office.home.note("nobody watches the deadline until the run is resumed")
                 return
             if not self._arrived.is_set():
                 await self._pause()
