@@ -157,7 +157,7 @@ def plan(job: Path, settings: tuple[str, ...], as_json: bool) -> int:
 @click.option(
     "--wait/--no-wait",
     default=None,
-    help="Batch API: wait until all batches have ended, or look once and leave. Default: as the run was begun.",
+    help="Batch API: wait until all batches have ended, or look once and leave. Default: as in the last session.",
 )
 @_outputs
 @_shown

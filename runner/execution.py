@@ -131,7 +131,7 @@ class Execution:
                 total = store.found_failed if self._retry else self._manifest.results
                 found = (0, 0) if self._retry else (store.found, store.found_failed)
                 home = Home(
-                    self._folder, self._about(), store, self._errand, self._began_us(),
+                    self._folder, self._about(), store, self._errand, _began_us(self._manifest.sessions),
                     left=lambda: total - found[0] - tally.done, note=display.note, warn=partial(self._warn, display),
                 )  # fmt: skip
                 calls = Calls(
@@ -157,10 +157,6 @@ class Execution:
     def _about(self) -> dict[str, str]:
         """What the metadata of this run's batches says; a value has at most 512 characters."""
         return {"runner_job": self._manifest.job, "runner_run": self._manifest.run}
-
-    def _began_us(self) -> int:
-        began = datetime.fromisoformat(self._manifest.sessions[0].started_at)
-        return round(began.timestamp() * 1e6)
 
     @contextmanager
     def _opened_known(self) -> Iterator[Known | None]:
@@ -271,6 +267,16 @@ def _strategy(plan: Plan, folder: Path, errand: Errand) -> strategies.Strategy:
             hint=f"resume with one of {', '.join(LIVE)}, or with `--strategy batch_api`",
         )
     return BatchApiStrategy(job.limits.concurrency or 1, BatchApiOptions(), strategy)
+
+
+def _began_us(sessions: Sequence[Session]) -> int:
+    """Return when what the last of these sessions continues began: the run, or a retry of its failed rows."""
+    first = sessions[-1]
+    for session in reversed(sessions[:-1]):
+        if session.ended == "finished" or session.retry != first.retry:
+            break
+        first = session
+    return round(datetime.fromisoformat(first.started_at).timestamp() * 1e6)
 
 
 def _soon() -> Callable[[Callable[[], None]], None]:

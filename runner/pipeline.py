@@ -226,7 +226,8 @@ class Pipeline:
     def _keep(self, result: Result) -> None:
         """Store a result, then count it."""
         try:
-            self._store.append(result)
+            if not self._store.append(result):
+                return
         except FatalError as error:
             self._stop.request(error)
             return

@@ -19,6 +19,7 @@ from pathlib import Path
 
 _NUMBERS = struct.Struct("=5d")  # level and time of the requests' bucket, of the tokens', and the end of a pause
 _REQUESTS, _TOKENS, _PAUSE = 0, 2, 4
+_DAY_S = 86_400
 
 
 class SharedLimits:
@@ -67,7 +68,7 @@ class SharedLimits:
     def paused_until(self) -> float:
         """Return when the pause that is on ends; nobody asks for one of more than a day."""
         until = self._numbers[_PAUSE]
-        return until if until <= self._now() + 86_400 else 0.0  # from before the machine was started anew
+        return until if until <= self._now() + _DAY_S else 0.0  # from before the machine was started anew
 
     def paused_s(self) -> float:
         """Return how long the pause that is on still lasts, in seconds."""
@@ -91,6 +92,8 @@ class SharedLimits:
         now, level, at = self._now(), self._numbers[place], self._numbers[place + 1]
         if at > now:  # from before the machine was started anew
             return min(level, capacity)
+        if not level <= capacity + _DAY_S * rate:  # nobody waits for so long: the file is damaged
+            return capacity
         return max(0.0, level - (now - at) * rate)
 
     @contextmanager

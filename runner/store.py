@@ -30,6 +30,22 @@ _BREATH = 500  # rows passed over before others get a turn
 _OPEN_FILES = 32  # however many parts are open: because of a slow row, or because answers come in any order
 
 
+class _Marks:
+    """Which places are taken: a bit for each."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+
+    def add(self, place: int) -> bool:
+        """Take a place; False: it was taken."""
+        byte, bit = place >> 3, 1 << (place & 7)
+        if byte >= len(self._bits):
+            self._bits.extend(bytes(byte + 1 - len(self._bits)))
+        free = not self._bits[byte] & bit
+        self._bits[byte] |= bit
+        return free
+
+
 @dataclass(slots=True)
 class _OpenPart:
     journal: Journal
@@ -37,6 +53,7 @@ class _OpenPart:
     finished: int = 0
     passed: bool = False  # the source is beyond its last row
     done: set[Key] = field(default_factory=set)  # what has a result from before; only while the source is in it
+    stored: _Marks = field(default_factory=_Marks)  # what has a result by now
 
 
 class ResultStore:
@@ -183,7 +200,13 @@ class ResultStore:
         if opened.journal.path.exists():
             opened.done = {line.key for line in journal.lines(opened.journal.path)}
             opened.finished = len(opened.done)
+            for key in opened.done:
+                opened.stored.add(self._place(key))
         return opened
+
+    def _place(self, key: Key) -> int:
+        index, model = key
+        return index % self._rows_per_part * self._models + model
 
     def _journal_path(self, number: int) -> Path:
         return (parts.retry_path if self._retry else parts.journal_path)(self._folder, number)
@@ -216,10 +239,14 @@ class ResultStore:
             with self._writing:
                 self._seal_if_complete(number, part)
 
-    def append(self, result: Result) -> None:
+    def append(self, result: Result) -> bool:
         """Store a result, also before the source reaches its row.
 
         Once it is written, killing the process does not lose it.
+
+        Returns:
+            False: the row has a result, and keeps it. Of a row that is on its way in a batch the answer to an
+            identical one may come first.
 
         Raises:
             FatalError: it could not be written, even with the space kept back for this.
@@ -229,8 +256,12 @@ class ResultStore:
         with self._writing:
             part = self._open.get(number)
             if part is None:  # the source has not come to it
+                if self._is_sealed(number):
+                    return False
                 part = self._opened(number)
                 part.done = set()
+            if not part.stored.add(self._place(result.item.key)):
+                return False
             part.journal.add(row)
             part.finished += 1
             if self._soon is None:
@@ -244,6 +275,11 @@ class ResultStore:
                 if first:
                     self._soon(self.write)
             self._seal_if_complete(number, part)
+        return True
+
+    def _is_sealed(self, number: int) -> bool:
+        """Whether a part is not open because it is complete."""
+        return number in self._complete or (not self._retry and parts.part_path(self._folder, number).exists())
 
     def write(self) -> None:
         """Write all results that were appended. A disk that fails is noted in `failure`."""
@@ -288,10 +324,10 @@ class ResultStore:
     def _seal(self, number: int, source: Journal) -> None:
         self._sync()
         with self._noting_failures():
-            self._complete.pop(number, None)
             source.close()
             finish = parts.merge if self._retry else parts.seal
             finish(self._folder, number, self._output.schema, self._metadata)
+            self._complete.pop(number, None)  # an unfinished retry's is not there
 
     def _seal_nothing(self) -> None:
         with self._noting_failures():

@@ -418,7 +418,67 @@ def test_an_interrupted_run_leaves_its_batches_to_the_server(batched: Make) -> N
         until(lambda: entries(here)[0].state == "submitted")
         process.send_signal(signal.SIGINT)
         done = here.end(process, exits=130)
-        assert f"its batches:  runner batches {here.latest.relative_to(here.folder)}" in done.stdout
+        assert f"see them:     runner batches {here.latest.relative_to(here.folder)}" in done.stdout
+        here.runner("resume", "--quiet")
+        assert_whole(here, 60)
+        assert_paid_once(server)
+        assert server.stats()["batches"]["created"] == 1
+
+
+def test_failed_rows_are_tried_again_in_a_batch(batched: Make) -> None:
+    with batching(batches={"script": [{"only_errors": 500}]}) as server:
+        here = batched(server, rows=100, retry={"max_attempts": 1}, stop={"max_error_rate": None})
+        assert here.work().failed == 100
+        assert here.work_on(retry=True).ok == 100
+        assert_whole(here, 100)
+        assert_paid_once(server)
+
+
+def test_identical_requests_are_sent_once_and_earlier_answers_not_at_all(batched: Make) -> None:
+    rows = [{"id": str(number), "text": f"paper {number % 30} on physics"} for number in range(90)]
+    with batching() as server:
+        here = batched(server, rows=rows, dedupe=True, reuse=True)
+        assert here.work().ok == 90
+        assert server.stats()["batches"]["batch_requests"] == 30
+        here.rows([*rows, {"id": "new", "text": "a theorem"}])
+        assert here.work().ok == 91
+        assert server.stats()["batches"]["batch_requests"] == 31
+        assert_paid_once(server)
+
+
+def test_rows_that_cannot_be_asked_stand_among_the_others(batched: Make) -> None:
+    with batching() as server:
+        here = batched(server, rows=20, input={"on_bad_row": "error_row"})
+        with here.rows_file.open("a") as file:
+            file.write('{"id": "bad"\n{"id": "less", "number": 7}\n{"id": "last", "text": "cheese"}\n')
+        summary = here.work()
+        assert (summary.ok, summary.failed) == (21, 2)
+        assert_whole(here, 23)
+
+
+def test_a_pool_shares_the_batches(batched: Make) -> None:
+    accounts = [{"key": "sk-a-0123456789", "organization": "a"}, {"key": "sk-b-0123456789", "organization": "b"}]
+    with batching(accounts=accounts, batches={"enqueued_tokens": 2_000}) as server:
+        here = batched(server, rows=200, limits={"concurrency": 8, "enqueued_tokens": 2_000}, endpoint=["a", "b"])
+        for name in "ab":
+            here.endpoints[name] = {"base_url": server.base_url, "api_key_env": f"KEY_{name}"}
+            here.environ[f"KEY_{name}"] = f"sk-{name}-0123456789"
+        here.change()
+        assert here.work().ok == 200
+        assert {entry.endpoint for entry in entries(here)} == {"a", "b"}
+        assert_whole(here, 200)
+        assert_paid_once(server)
+
+
+def test_an_interrupted_run_leaves_its_batches_to_the_server(batched: Make) -> None:
+    with batching(batches={"speed": 2000, "duration_s": 3600}) as server:
+        here = batched(server, rows=60)
+        process = here.start("run", here.job_file)
+        until(lambda: server.stats()["batches"]["created"])
+        until(lambda: entries(here)[0].state == "submitted")
+        process.send_signal(signal.SIGINT)
+        done = here.end(process, exits=130)
+        assert f"see them:     runner batches {here.latest.relative_to(here.folder)}" in done.stdout
         here.runner("resume", "--quiet")
         assert_whole(here, 60)
         assert_paid_once(server)
@@ -568,3 +628,46 @@ def test_input_files_are_deleted_although_the_server_fails_at_times(batched: Mak
         here = batched(server, rows=20)
         assert here.work().ok == 20
         assert server.stats()["files"]["uploads_present"] == 0
+
+
+def test_a_file_that_is_missing_and_one_that_is_too_many(batched: Make) -> None:
+    with batching(api_keys=[KEY]) as server:
+        here = refused(batched, server)
+        folder = here.latest / "batches"
+        for name in ("batch-00001", "batch-00001.rows"):
+            [path] = folder.glob(f"{name}.json*")
+            path.with_stem(f"{path.stem} (copy)").write_bytes(path.read_bytes())
+            path.with_name(path.name.replace(".", " (copy).", 1)).write_bytes(path.read_bytes())
+        rows = folder / "batch-00001.rows.jsonl"
+        rows.rename(folder / "moved")
+        assert here.runner("resume", exits=4).error.splitlines() == [
+            "error: a file of batch 1 is missing, which has not been collected",
+            f"  --> {rows}",
+            f"hint: restore it from a copy, or delete {folder / 'batch-00001.json'} "
+            "to have its rows sent, and paid, again",
+        ]
+        (folder / "moved").rename(rows)
+        here.runner("resume")
+        assert here.table().num_rows == 20
+        assert server.stats()["batches"]["created"] == 1
+
+
+def test_the_deadline_of_a_retry_counts_from_its_own_beginning(batched: Make) -> None:
+    deadline = {"name": "batch_api", "deadline": "12h"}
+    with batching(batches={"script": [{"only_errors": 500}]}) as server:
+        here = batched(server, rows=20, strategy=deadline, retry={"max_attempts": 1}, stop={"max_error_rate": None})
+        assert here.work().failed == 20
+        record = here.latest / "run.json"
+        began = here.manifest()["sessions"][0]["started_at"]
+        record.write_text(record.read_text().replace(began, "2026-01-01T00:00:00.000Z"))
+        assert here.work_on(retry=True).ok == 20
+        assert server.stats()["tokens"]["input"] == 0, "nothing went live"
+
+
+def test_a_line_that_no_json_reader_takes_is_none(batched: Make) -> None:
+    with batching(batches={"speed": 1000, "duration_s": 3600}) as server:
+        here = batched(server, rows=20)
+        here.run("--detach")
+        (here.latest / "batches" / "batch-00001.output.jsonl").write_bytes(b"[" * 100_000 + b"\n" + b"{}\n" * 30)
+        here.runner("resume", "--wait")
+        assert server.stats()["batches"]["batch_requests"] == 40, "what was answered cannot be read"

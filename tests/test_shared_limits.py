@@ -99,3 +99,16 @@ def test_a_limit_of_the_job_itself_is_its_own(project: Make) -> None:
         level, *_ = struct.unpack("=5d", file.read_bytes())
     assert level == 0, "nothing was taken of what others share"
     assert here.folder.joinpath("outputs", "job").is_dir()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e300, -1e300])
+def test_a_damaged_file_holds_up_nobody(tmp_path: Path, number: float) -> None:
+    async def main() -> float:
+        (tmp_path / "limits").write_bytes(struct.pack("=5d", number, 0.0, number, 0.0, 0.0))
+        for _ in range(2):
+            limiter = Limiter(requests_per_minute=60, tokens_per_minute=6_000, shared=shared(tmp_path / "limits"))
+            await limiter.acquire(100)
+        await limiter.acquire(100)
+        return asyncio.get_running_loop().time()
+
+    assert 1.5 < run(main()) < 5

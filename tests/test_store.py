@@ -91,6 +91,24 @@ def test_results_are_kept_that_come_while_another_thread_writes(tmp_path: Path) 
     assert [row["_index"] for row in table(tmp_path)] == list(range(rows))
 
 
+def test_a_row_has_one_result_and_a_part_is_not_sealed_before_all_have_one(tmp_path: Path) -> None:
+    rows = [item for item in items(8) if isinstance(item, Item)]
+    with store(tmp_path) as opened:
+        assert opened.append(ok(rows[0], "a batch"))  # of an earlier session
+        for item in opened.missing(iter(rows)):
+            if item is not None and item.index != 3:
+                assert opened.append(ok(item))
+        assert not opened.append(ok(rows[0], "a twin"))
+        assert not opened.append(ok(rows[1], "a twin"))
+        assert names(tmp_path)[0] != "part-00000.parquet"
+        assert opened.append(ok(rows[3]))
+        assert not opened.append(ok(rows[5], "a twin")), "its part is sealed, or will be"
+    assert [(row["_index"], row["_raw"]) for row in table(tmp_path)] == [
+        (index, "first" if index else "a batch") for index in range(8)
+    ]
+    assert not list(tmp_path.glob("journal-*"))
+
+
 def test_a_sync_does_not_wait_until_all_that_is_complete_is_sealed(tmp_path: Path) -> None:
     with store(tmp_path) as opened:
         for item in opened.missing(items(800)):

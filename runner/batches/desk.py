@@ -444,6 +444,6 @@ def _whole_lines(path: Path) -> int:
         return count
     try:
         json.loads(last)
-    except ValueError:
+    except (ValueError, RecursionError):
         return count - 1
     return count

@@ -14,6 +14,7 @@ a result, or stands in a file of rows to be sent again). Beside the entries lie 
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ from runner.records import Key
 
 FOLDER = "batches"
 _FILES = ("rows", "requests", "output", "errors")
+_NUMBERED = re.compile(r"(?:batch|again)-(\d+)\.(?:[a-z]+\.)?jsonl?")
 
 Ranges = list[list[int]]
 """First and last of each unbroken sequence of numbers, both included."""
@@ -107,17 +109,31 @@ class Ledger:
         for path in self.folder.glob("*.tmp"):
             path.unlink()
         self._tidy()
+        self._check()
 
     def _tidy(self) -> None:
         """Delete what a crash left behind: files of a batch that was never packed, or that is through."""
         open_numbers = {entry.number for entry in self.open}
-        for path in self.folder.glob("batch-*.*.jsonl"):
-            if _number(path) not in open_numbers:
+        for number, path in _numbered(self.folder, "batch-*.*.jsonl"):
+            if number not in open_numbers:
                 path.unlink()
         waiting = self._waiting()
-        for path in self.folder.glob("again-*.jsonl"):
-            if _number(path) not in waiting:
+        for number, path in _numbered(self.folder, "again-*.jsonl"):
+            if number not in waiting:
                 path.unlink()
+
+    def _check(self) -> None:
+        for entry in self.open:
+            needed = ["rows"] if entry.file_id or entry.state not in ("packed", "submitting") else ["rows", "requests"]
+            for path in [self.path(entry.number, kind) for kind in needed]:
+                if not path.exists():
+                    raise FatalError(
+                        f"a file of batch {entry.number} is missing, which has not been collected",
+                        kind="damaged_ledger",
+                        where=str(path),
+                        hint=f"restore it from a copy, or delete {self.entry_path(entry.number)} "
+                        "to have its rows sent, and paid, again",
+                    )
 
     def _waiting(self) -> set[int]:
         """Return the files of rows to be sent again that no batch has taken over to their end."""
@@ -189,7 +205,7 @@ def read(folder: Path) -> Iterator[Entry]:
     Raises:
         FatalError: an entry cannot be read.
     """
-    for path in sorted((folder / FOLDER).glob("batch-*.json"), key=lambda path: int(path.stem.split("-")[1])):
+    for _, path in sorted(_numbered(folder / FOLDER, "batch-*.json")):
         try:
             yield Entry(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
@@ -206,8 +222,11 @@ def has_open(folder: Path) -> bool:
     return any(entry.open for entry in read(folder)) or any((folder / FOLDER).glob("again-*.jsonl"))
 
 
-def _number(path: Path) -> int:
-    return int(path.name.split(".")[0].split("-")[1])
+def _numbered(folder: Path, names: str) -> Iterator[tuple[int, Path]]:
+    """Yield the numbers and paths of files; a copy that somebody made beside one is none of ours."""
+    for path in folder.glob(names):
+        if (named := _NUMBERED.fullmatch(path.name)) is not None:
+            yield int(named[1]), path
 
 
 def new_key() -> str:
