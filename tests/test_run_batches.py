@@ -470,66 +470,6 @@ def test_a_pool_shares_the_batches(batched: Make) -> None:
         assert_paid_once(server)
 
 
-def test_an_interrupted_run_leaves_its_batches_to_the_server(batched: Make) -> None:
-    with batching(batches={"speed": 2000, "duration_s": 3600}) as server:
-        here = batched(server, rows=60)
-        process = here.start("run", here.job_file)
-        until(lambda: server.stats()["batches"]["created"])
-        until(lambda: entries(here)[0].state == "submitted")
-        process.send_signal(signal.SIGINT)
-        done = here.end(process, exits=130)
-        assert f"see them:     runner batches {here.latest.relative_to(here.folder)}" in done.stdout
-        here.runner("resume", "--quiet")
-        assert_whole(here, 60)
-        assert_paid_once(server)
-        assert server.stats()["batches"]["created"] == 1
-
-
-def test_failed_rows_are_tried_again_in_a_batch(batched: Make) -> None:
-    with batching(batches={"script": [{"only_errors": 500}]}) as server:
-        here = batched(server, rows=100, retry={"max_attempts": 1}, stop={"max_error_rate": None})
-        assert here.work().failed == 100
-        assert here.work_on(retry=True).ok == 100
-        assert_whole(here, 100)
-        assert_paid_once(server)
-
-
-def test_identical_requests_are_sent_once_and_earlier_answers_not_at_all(batched: Make) -> None:
-    rows = [{"id": str(number), "text": f"paper {number % 30} on physics"} for number in range(90)]
-    with batching() as server:
-        here = batched(server, rows=rows, dedupe=True, reuse=True)
-        assert here.work().ok == 90
-        assert server.stats()["batches"]["batch_requests"] == 30
-        here.rows([*rows, {"id": "new", "text": "a theorem"}])
-        assert here.work().ok == 91
-        assert server.stats()["batches"]["batch_requests"] == 31
-        assert_paid_once(server)
-
-
-def test_rows_that_cannot_be_asked_stand_among_the_others(batched: Make) -> None:
-    with batching() as server:
-        here = batched(server, rows=20, input={"on_bad_row": "error_row"})
-        with here.rows_file.open("a") as file:
-            file.write('{"id": "bad"\n{"id": "less", "number": 7}\n{"id": "last", "text": "cheese"}\n')
-        summary = here.work()
-        assert (summary.ok, summary.failed) == (21, 2)
-        assert_whole(here, 23)
-
-
-def test_a_pool_shares_the_batches(batched: Make) -> None:
-    accounts = [{"key": "sk-a-0123456789", "organization": "a"}, {"key": "sk-b-0123456789", "organization": "b"}]
-    with batching(accounts=accounts, batches={"enqueued_tokens": 2_000}) as server:
-        here = batched(server, rows=200, limits={"concurrency": 8, "enqueued_tokens": 2_000}, endpoint=["a", "b"])
-        for name in "ab":
-            here.endpoints[name] = {"base_url": server.base_url, "api_key_env": f"KEY_{name}"}
-            here.environ[f"KEY_{name}"] = f"sk-{name}-0123456789"
-        here.change()
-        assert here.work().ok == 200
-        assert {entry.endpoint for entry in entries(here)} == {"a", "b"}
-        assert_whole(here, 200)
-        assert_paid_once(server)
-
-
 class Silent:
     """A client whose server never answers."""
 
