@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runner.api import RunSummary, load_job, read_results, resume_run, run_job, run_job_async
+    from runner.api import RunSummary, load_job, read_dataset, read_results, resume_run, run_job, run_job_async
 
 __version__ = "0.1.0"
-__all__ = ["RunSummary", "load_job", "read_results", "resume_run", "run_job", "run_job_async"]
+__all__ = ["RunSummary", "load_job", "read_dataset", "read_results", "resume_run", "run_job", "run_job_async"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from runner.output_section import NEEDS_REVIEW, REFUSED
 
 _SUMMARY, _QUESTION = b"runner:summary", b"runner:question"
+_COUNTED = (b"counts", b"mean")
 
 
 REFUSALS = pa.field(REFUSED, pa.list_(pa.string()), metadata={_SUMMARY: b"refusals"})
@@ -48,6 +49,23 @@ def _is_scalar(field: pa.Field) -> bool:
 def _role(field: pa.Field) -> bytes | None:
     role: bytes | None = (field.metadata or {}).get(_SUMMARY)
     return role
+
+
+def deciding(schema: pa.Schema) -> dict[str, bool] | None:
+    """Return the columns that are the answers themselves, and whether only the side of 0.5 that they are on counts.
+
+    Confidences and probabilities are no answers: they differ from one time to the next. None: the schema marks nothing,
+    as its answers are not labels or questions.
+    """
+    roles = {field.name: _role(field) for field in schema}
+    questions = {name: schema.field(name).metadata[_QUESTION] for name, role in roles.items() if role in _COUNTED}
+    counted = {questions[name] for name in questions if roles[name] == b"counts"}
+    found = {
+        name: roles[name] == b"mean"
+        for name, question in questions.items()
+        if roles[name] == b"counts" or question not in counted  # the place on a scale has a level beside it
+    }
+    return found or None
 
 
 class AnswerStats:

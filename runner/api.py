@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from runner import app, load, parts
+from runner.batches.office import Errand
 from runner.execution import Outcome
+from runner.latest import latest_of
 from runner.load import Job
 from runner.manifest import Manifest
 from runner.progress import Console, is_terminal
@@ -33,7 +35,8 @@ class RunSummary:
 
     Attributes:
         folder: where its results are.
-        status: `finished`, `stopped` (see `stopped_by`) or `interrupted`; all but the first can be resumed.
+        status: `finished`, `stopped` (see `stopped_by`), `interrupted`, or `waiting` for its batches; all but the first
+            can be resumed.
         rows: rows of the input; `ok` and `failed` of them have a result.
         cost_usd: None where a price or a usage is unknown.
         wall_s: seconds of work, over all sessions.
@@ -76,19 +79,22 @@ def load_job(
     return load.load_job(Path(path), overrides=overrides, environ=os.environ, root=root)
 
 
-def run_job(job: Job | str | Path, *, output: str | Path | None = None, progress: bool = True) -> RunSummary:
+def run_job(
+    job: Job | str | Path, *, output: str | Path | None = None, progress: bool = True, wait: bool = True
+) -> RunSummary:
     """Run a job from its first row, and return how it went. Works inside a running event loop too, and blocks it.
 
     Args:
         output: where run folders go; default: `outputs/` in the project root.
         progress: show how it goes, as the place allows: a terminal, a notebook, a log.
+        wait: for the batches of the Batch API; otherwise they are submitted, and `resume_run` collects them.
 
     Raises:
         SpecError, InputError: the job cannot be run as it is; nothing was sent.
         LockedError: another run of this job is going on.
         FatalError: the run's folder cannot be written to.
     """
-    return _here(partial(_start, job, output, progress))
+    return _here(partial(_start, job, output, progress, wait))
 
 
 async def run_job_async(
@@ -98,11 +104,14 @@ async def run_job_async(
 
     Cancelling it lets what is in flight finish; the run can be resumed.
     """
-    return await _elsewhere(partial(_start, job, output, progress))
+    return await _elsewhere(partial(_start, job, output, progress, True))
 
 
-def resume_run(run: str | Path, *, retry: bool = False, progress: bool = True) -> RunSummary:
+def resume_run(run: str | Path, *, retry: bool = False, progress: bool = True, wait: bool = True) -> RunSummary:
     """Continue a run that stopped, or (with `retry`) send the failed rows of a finished one again.
+
+    Args:
+        wait: until all batches of the Batch API have ended; otherwise those that have are collected.
 
     Raises:
         SpecError, InputError: job or input changed since.
@@ -110,7 +119,8 @@ def resume_run(run: str | Path, *, retry: bool = False, progress: bool = True) -
     """
 
     def work(stop: Stop) -> RunSummary:
-        return _summary(app.resume(Path(run), {}, retry=retry, console=_console(progress), stop=stop))
+        errand = Errand(wait=wait)
+        return _summary(app.resume(Path(run), {}, retry=retry, console=_console(progress), stop=stop, errand=errand))
 
     return _here(work)
 
@@ -129,10 +139,27 @@ def read_results(run: str | Path) -> pa.Table:
     return pa.concat_tables([layout.file_schema(schema).empty_table(), *tables])
 
 
-def _start(job: Job | str | Path, output: str | Path | None, progress: bool, stop: Stop) -> RunSummary:
+def read_dataset(job: str | Path, *, as_of: str | None = None, output: str | Path | None = None) -> pa.Table:
+    """Return the latest answer to each row of a job over all its runs, as a table; rehearsals do not count.
+
+    Args:
+        job: its name, its file, or its folder under `outputs/`.
+        as_of: the newest run that counts; default: the newest there is.
+        output: where run folders are; default: `outputs/` in the project.
+
+    Raises:
+        SpecError: there is no such job or run.
+        FatalError: a part of a run is damaged.
+    """
+    with latest_of(str(job), as_of, None if output is None else Path(output)) as latest:
+        return pa.concat_tables([latest.schema.empty_table(), *latest.tables()])
+
+
+def _start(job: Job | str | Path, output: str | Path | None, progress: bool, wait: bool, stop: Stop) -> RunSummary:
     loaded = job if isinstance(job, Job) else load_job(job)
     outputs = None if output is None else Path(output)
-    return _summary(app.start(loaded, outputs=outputs, console=_console(progress), stop=stop))
+    errand = Errand(wait=wait)
+    return _summary(app.start(loaded, outputs=outputs, console=_console(progress), stop=stop, errand=errand))
 
 
 def _here(work: Callable[[Stop], T]) -> T:

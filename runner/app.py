@@ -28,6 +28,7 @@ from runner.execution import Execution, Outcome, finished_code
 from runner.load import Job, load_job
 from runner.lock import locked
 from runner.manifest import Manifest, encode_schema, versions
+from runner.notify.watch import watched
 from runner.output import Output
 from runner.plan import Plan, make_plan
 from runner.problems import display
@@ -48,12 +49,14 @@ def start(
     console: Console | None = None,
     stop: Stop | None = None,
     errand: Errand = WAIT,
+    scheduled: bool = False,
 ) -> Outcome:
     """Run a job from its first row.
 
     Args:
         outputs: where run folders go; default: `outputs/` in the project root.
         errand: what to do about batches, where the strategy makes some.
+        scheduled: whether a scheduler started it, rather than a person.
         stop: for who wants to end the run from outside.
 
     Raises:
@@ -63,6 +66,14 @@ def start(
     """
     clock = SystemClock()
     console = console or Console()
+    base = (outputs or job.root / runs.OUTPUTS) / job.spec.name
+    with watched(job, base, clock, os.environ, partial(_warn, console, clock)) as watch:
+        return watch.ended(_start(job, base, console, clock, stop or Stop(), errand, scheduled=scheduled))
+
+
+def _start(
+    job: Job, base: Path, console: Console, clock: Clock, stop: Stop, errand: Errand, *, scheduled: bool
+) -> Outcome:
     plan = make_plan(job)
     open_files.allow(job.limits.concurrency or 1, display(job.path))
     found = _survey(plan, console, clock)
@@ -71,13 +82,13 @@ def start(
     if choice is not None:
         _say(choice.text(), console, clock)
     output = plan.output(found)
-    base = (outputs or job.root / runs.OUTPUTS) / job.spec.name
     with _beginning(base):
         base.mkdir(parents=True, exist_ok=True)
         with locked(base, f"runner run {_typed(job.path)}"):
             folder = runs.create(base, clock.now_us(), job.rehearsal)
             manifest = _new_manifest(job, folder, found, output)
             manifest.choice = None if choice is None else choice.as_json()
+            manifest.scheduled = scheduled
             try:
                 write_text(folder / SNAPSHOT, snapshot(job))
                 manifest.save(folder)
@@ -86,7 +97,7 @@ def start(
                 shutil.rmtree(folder, ignore_errors=True)  # without its record it is no run
                 raise
             with _writing(folder):
-                return Execution(plan, output, manifest, folder, console, clock, stop or Stop(), errand=errand).run()
+                return Execution(plan, output, manifest, folder, console, clock, stop, errand=errand).run()
 
 
 def resume(
@@ -119,16 +130,20 @@ def resume(
         if retry:
             _refuse_unfinished(manifest, folder)
         job = _same_job(manifest, folder, {**manifest.overrides, **overrides})
-        plan = make_plan(job)
-        open_files.allow(job.limits.concurrency or 1, display(job.path))
-        _refuse_changed_input(manifest, plan)
-        close_killed(manifest, folder)
-        manifest.overrides.update(overrides)
-        manifest.spec["evaluate"] = as_run(job)["evaluate"]  # what the answers are held against may change
-        output = Output(manifest.schema, manifest.copied_columns, job.spec.models, manifest.layout)
-        return Execution(
-            plan, output, manifest, folder, console or Console(), clock, stop or Stop(), retry=retry, errand=errand
-        ).run()
+        console = console or Console()
+        with watched(job, folder.parent, clock, os.environ, partial(_warn, console, clock)) as watch:
+            plan = make_plan(job)
+            open_files.allow(job.limits.concurrency or 1, display(job.path))
+            _refuse_changed_input(manifest, plan)
+            close_killed(manifest, folder)
+            manifest.overrides.update(overrides)
+            manifest.spec["evaluate"] = as_run(job)["evaluate"]  # what the answers are held against may change
+            manifest.spec["notify"] = as_run(job)["notify"]
+            output = Output(manifest.schema, manifest.copied_columns, job.spec.models, manifest.layout)
+            execution = Execution(
+                plan, output, manifest, folder, console, clock, stop or Stop(), retry=retry, errand=errand
+            )
+            return watch.ended(execution.run())
 
 
 def batches(folder: Path) -> list[Entry]:
@@ -163,9 +178,16 @@ def refuse_to_detach(job: Job) -> None:
         )
 
 
-def is_detached(folder: Path) -> bool:
-    """Whether a run was left alone while its batches are being carried out."""
-    return Manifest.load(folder).status == "waiting"
+def to_wait(folder: Path, wanted: bool | None) -> bool:
+    """Return whether resuming a run waits for its batches: as wanted, else unless it was left alone with them.
+
+    Raises:
+        SpecError: the server ends with the session.
+    """
+    manifest = Manifest.load(folder)
+    if wanted is False and any(each["base_url"] == EMBEDDED for each in manifest.endpoints):
+        raise SpecError("a rehearsal cannot be left alone: its simulator ends with it", hint="leave `--no-wait` out")
+    return manifest.status != "waiting" if wanted is None else wanted
 
 
 def _to_continue(folder: Path, retry: bool) -> tuple[Manifest, bool] | Outcome:
@@ -234,6 +256,10 @@ def _say(text: str, console: Console, clock: Clock) -> None:
     display = console.open("", clock)
     display.note(text)
     display.close()
+
+
+def _warn(console: Console, clock: Clock, text: str) -> None:
+    _say(f"warning: {text}", console, clock)
 
 
 def _survey(plan: Plan, console: Console, clock: Clock) -> Survey:

@@ -14,6 +14,7 @@ import click
 
 from runner import __version__
 from runner.errors import Exit, RunnerError, SpecError
+from runner.schedule.commands import schedule
 from runner.stdio import complain, finish, say, use_utf8
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class _Group(click.Group):
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def cli() -> None:
     """Run a dataset through an LLM API, as one YAML file says, into Parquet."""
+
+
+cli.add_command(schedule)
 
 
 def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -86,6 +90,7 @@ _run_argument = click.argument("run", required=False)
 @click.option("--rehearse", is_flag=True, help="Send to the embedded simulator: no key, no cost, no real answers.")
 @click.option("--dry-run", is_flag=True, help="Show rows, first request, tokens, cost and time; send nothing.")
 @click.option("--detach", is_flag=True, help="Batch API: submit, and come back later with `runner resume`.")
+@click.option("--scheduled", is_flag=True, help="As schedulers start it: marked so, and `reuse` is on by default.")
 @_outputs
 @_shown
 def run(
@@ -97,6 +102,7 @@ def run(
     rehearse: bool,
     dry_run: bool,
     detach: bool,
+    scheduled: bool,
     outputs: Path | None,
     quiet: bool,
     as_json: bool,
@@ -105,6 +111,8 @@ def run(
     overrides = _redirected(_overrides(settings, strategy), endpoint, rehearse)
     if limit is not None:
         overrides["input.limit"] = str(limit)
+    if scheduled:
+        overrides = _reusing(job, overrides)
     if dry_run:
         from runner.dry_run import dry_run as estimate
 
@@ -118,7 +126,13 @@ def run(
     loaded = load_job(job, overrides=overrides, environ=os.environ)
     if detach:
         app.refuse_to_detach(loaded)
-    outcome = app.start(loaded, outputs=outputs, console=_console(quiet, as_json), errand=Errand(wait=not detach))
+    outcome = app.start(
+        loaded,
+        outputs=outputs,
+        console=_console(quiet, as_json),
+        errand=Errand(wait=not detach),
+        scheduled=scheduled,
+    )
     code = _show_outcome(outcome, quiet, as_json)
     return Exit.OK if detach and outcome.manifest.status == "waiting" else code
 
@@ -164,10 +178,8 @@ def resume(
     from runner.batches.office import Errand
 
     folder = _find(run, outputs)
-    if wait is None:
-        wait = not app.is_detached(folder)
-    console = _console(quiet, as_json)
-    outcome = app.resume(folder, _overrides(settings, strategy), console=console, errand=Errand(wait=wait))
+    errand = Errand(wait=app.to_wait(folder, wait))
+    outcome = app.resume(folder, _overrides(settings, strategy), console=_console(quiet, as_json), errand=errand)
     return _show_outcome(outcome, quiet, as_json)
 
 
@@ -290,13 +302,15 @@ def batches(run: str | None, cancel: bool, outputs: Path | None, quiet: bool, as
 
 @cli.command()
 @click.argument("job", required=False)
+@click.option("--since", metavar="TIME", help="Only those that began since: 7d, 12h, 2026-11-01 (UTC).")
+@click.option("--status", metavar="A,B", help="Only those that came out like this: success, partial, stopped, failed …")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 @_outputs
-def runs(job: str | None, as_json: bool, outputs: Path | None) -> int:
-    """List the runs of all jobs, or of one: JOB is its name, file or folder under outputs/."""
+def runs(job: str | None, since: str | None, status: str | None, as_json: bool, outputs: Path | None) -> int:
+    """List the runs of all jobs, or of one, the newest last: JOB is its name, file or folder under outputs/."""
     from runner.listing import list_runs
 
-    say(list_runs(job, outputs, as_json=as_json))
+    say(list_runs(job, outputs, as_json=as_json, since=since, statuses=_names(status)))
     return Exit.OK
 
 
@@ -309,6 +323,29 @@ def show(run: str | None, as_json: bool, outputs: Path | None) -> int:
     from runner.listing import show_run
 
     say(show_run(_find(run, outputs), as_json=as_json))
+    return Exit.OK
+
+
+@cli.command()
+@click.argument("run")
+@click.argument("other", required=False, metavar="[RUN2]")
+@click.option(
+    "--rows",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="How many of the rows to show whose answer changed.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@_outputs
+def diff(run: str, other: str | None, rows: int, as_json: bool, outputs: Path | None) -> int:
+    """Say what differs between two runs, or between the last two of a job: RUN is then the job's name or file."""
+    from runner.run_diff import compare_runs, last_two
+
+    two = last_two(run, outputs) if other is None else (_find(run, outputs), _find(other, outputs))
+    found = compare_runs(*two, rows)
+    say(json.dumps(found.as_json(), indent=2, ensure_ascii=False) if as_json else found.text())
     return Exit.OK
 
 
@@ -357,6 +394,83 @@ def export(run: str | None, format_: str, target: Path | None, needs_review: boo
 
     export_run(_find(run, outputs), format_, target, needs_review=needs_review)
     return Exit.OK
+
+
+@cli.command()
+@click.argument("job")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["parquet", "csv", "jsonl"]),
+    help="Default: what the name of FILE says, or CSV.",
+)
+@click.option(
+    "--to", "target", type=click.Path(path_type=Path), metavar="FILE", help="Write here instead of to stdout."
+)
+@click.option("--as-of", metavar="RUN", help="As it was after this run.")
+@_outputs
+def dataset(job: str, format_: str | None, target: Path | None, as_of: str | None, outputs: Path | None) -> int:
+    """Write the whole current dataset of a JOB: the latest answer to each row, over all its runs."""
+    from runner.export import export_dataset
+    from runner.latest import latest_of
+
+    with latest_of(job, as_of, outputs) as latest:
+        rows = export_dataset(latest, format_, target)
+    complain("\n".join(latest.notes(rows)))
+    return Exit.OK
+
+
+@cli.command()
+@click.argument("job", required=False)
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted; delete nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@_outputs
+def prune(job: str | None, dry_run: bool, as_json: bool, outputs: Path | None) -> int:
+    """Delete the runs of a JOB that its `keep` does not, but none that something needs; without JOB of every job."""
+    from runner.retention import prune_named
+
+    done = prune_named(job, outputs, dry_run=dry_run)
+    for error in done.refused:
+        _say_error(error)
+    say(json.dumps(done.as_json(), indent=2) if as_json else done.text())
+    return done.refused[0].exit_code if done.refused else Exit.OK
+
+
+@cli.command()
+@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@click.option("--max-age", metavar="SPAN", help="Such as 26h; default: `notify.late_after` of each job, else 26h.")
+@click.option("--tell", is_flag=True, help="Tell those who asked for `late` in the job file, once.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+@_outputs
+def check(jobs: tuple[str, ...], max_age: str | None, tell: bool, as_json: bool, outputs: Path | None) -> int:
+    """Say whether each JOB has succeeded lately; exit with 3 where one has not. Default: all jobs that have run."""
+    from runner import checkup
+    from runner.clock import SystemClock
+
+    checked, code = checkup.check_jobs(jobs, max_age, outputs, SystemClock().now_us())
+    if tell:
+        checkup.tell(checked, SystemClock(), os.environ, lambda text: complain(f"warning: {text}"))
+    say(checkup.as_json(checked) if as_json else checkup.text(checked))
+    return code
+
+
+@cli.command()
+@click.argument("job", type=click.Path(path_type=Path))
+@click.option("--test", is_flag=True, help="Send each target a message that says it is a test.")
+@_set
+@_outputs
+def notify(job: Path, test: bool, settings: tuple[str, ...], outputs: Path | None) -> int:
+    """Show whom a JOB tells of what, and what they know; or, with --test, whether messages arrive."""
+    from runner.load import load_job
+    from runner.notify import listing
+
+    loaded = load_job(job, overrides=_overrides(settings))
+    if not test:
+        say(listing.known(loaded, os.environ, outputs))
+        return Exit.OK
+    text, code = listing.send_tests(loaded, os.environ)
+    say(text)
+    return code
 
 
 @cli.command()
@@ -409,6 +523,14 @@ def _redirected(overrides: dict[str, str], endpoint: str | None, rehearse: bool)
     if rehearse:
         endpoint = "simulator"
     return overrides if endpoint is None else {**overrides, "endpoint": json.dumps(endpoint)}
+
+
+def _reusing(job: Path, overrides: dict[str, str]) -> dict[str, str]:
+    """Return the overrides with `reuse: true`, where nobody has said anything about it."""
+    from runner.load import load_job
+
+    says = "reuse" in load_job(job, overrides=overrides).spec.model_fields_set
+    return overrides if says else {**overrides, "reuse": "true"}
 
 
 def _find(name: str | None, outputs: Path | None) -> Path:

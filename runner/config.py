@@ -160,6 +160,13 @@ class EndpointSpec(Section):
             return "azure"
         return "openai" if (self.base_url or "").startswith(f"{_OPENAI}/") else "compatible"
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables that it needs, in the order in which they are written."""
+        texts = (self.base_url, self.api_key_file, self.organization, self.project, *self.headers.values())
+        named = [name for text in texts if text is not None for name in _VARIABLE.findall(text)]
+        return tuple(dict.fromkeys([*([self.api_key_env] if self.api_key_env else []), *named]))
+
     def resolve(self, environ: Mapping[str, str]) -> ResolvedEndpoint:
         """Look up the key and every `${NAME}`.
 

@@ -13,6 +13,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from runner.problems import Finding, complain, say
+from runner.timespan import read_span
 
 EXAMPLES = ("06:00", "2026-11-22T06:00+01:00", "8h", "1h30m")
 _FORMS = 'must be a time such as "06:00", a date with a time such as "2026-11-22T06:00", or a time span such as 8h'
@@ -20,8 +21,6 @@ _FORMS = 'must be a time such as "06:00", a date with a time such as "2026-11-22
 _TIME = re.compile(r"(\d{1,2}):(\d{2})")
 _DATE = re.compile(r"2\d{3}-\d{2}-\d{2}")
 _MOMENT = re.compile(_DATE.pattern + r"[T ]\d{2}:\d{2}(?::\d{2})?(?:Z|[+-]\d{2}:\d{2})?")
-_NUMBER = r"(\d{1,6}(?:\.\d{1,3})?)"
-_SPAN = re.compile(rf"(?=\d)(?:{_NUMBER}d)? ?(?:{_NUMBER}h)? ?(?:{_NUMBER}m)? ?(?:{_NUMBER}s)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def _validated(value: object) -> Deadline | None:
 
 def _read(text: str) -> Deadline | None:
     text = text.strip()
-    when = _time(text) or _moment(text) or _span(text)
+    when = _time(text) or _moment(text) or read_span(text)
     return None if when is None else Deadline(text, when)
 
 
@@ -120,14 +119,6 @@ def _moment(text: str) -> datetime | None:
         return datetime.fromisoformat(text) if _MOMENT.fullmatch(text) else None
     except ValueError:  # there is no such date
         return None
-
-
-def _span(text: str) -> timedelta | None:
-    found = _SPAN.fullmatch(text)
-    if found is None:
-        return None
-    days, hours, minutes, seconds = (float(number or 0) for number in found.groups())
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds) or None
 
 
 # The machine's clock --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What is different between a result that a run kept and the request that would be sent now."""
+"""What is different between two jobs, or between a result that a run kept and the request that would be sent now."""
 
 from __future__ import annotations
 
@@ -55,23 +55,37 @@ def reasons(plan: Plan, model: str, request: Request, manifest: Manifest, then: 
 
 def _request_reasons(job: Job, model: str, manifest: Manifest, then: Mapping[str, Any]) -> Iterator[Reason]:
     old, new = manifest.spec, as_run(job)
-    if _prompt(old) != _prompt(new):
-        yield Reason("prompt", "the prompt changed:", _diff(_prompt(old), _prompt(new)))
+    if prompt_lines(old) != prompt_lines(new):
+        yield Reason("prompt", "the prompt changed:", _diff(prompt_lines(old), prompt_lines(new)))
     if then["_model"] != model:
         yield Reason("model", f"the model changed: {then['_model']} -> {model}")
     if old["api"] != new["api"]:
         yield Reason("api", f"the API changed: {old['api']} -> {new['api']}")
-    for at, before, now in _changes(old["parameters"], new["parameters"]):
+    for at, before, now in changes(old["parameters"], new["parameters"]):
         if at[0] in SAYS_NOTHING:
             continue
-        yield Reason("parameters", f"a parameter changed: `{dotted(at)}`: {_change(before, now)}")
+        yield Reason("parameters", f"a parameter changed: `{dotted(at)}`: {change(before, now)}")
     yield from _output_reasons(old["output"], new["output"])
     kinds = _kind_then(job, manifest, then), job.endpoint_kind
     if kinds[0] not in (None, kinds[1]):
         yield Reason("endpoint", f"the kind of endpoint changed: {kinds[0]} -> {kinds[1]}")
 
 
-def _prompt(spec: Mapping[str, Any]) -> list[str]:
+def job_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each dotted key in which two jobs as run differ, but for the prompt, with both values; None: not there."""
+    then, now = ({key: each[key] for key in each if key != "prompt"} for each in (old, new))
+    for at, before, after in changes(then, now):
+        before, after = (None if value is _ABSENT else value for value in (before, after))
+        if before is not None or after is not None:
+            yield dotted(at), before, after
+
+
+def prompt_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return what became of the prompt of a job as run, as a unified diff without its head; empty: nothing."""
+    return list(difflib.unified_diff(prompt_lines(old), prompt_lines(new), n=2, lineterm=""))[2:]
+
+
+def prompt_lines(spec: Mapping[str, Any]) -> list[str]:
     """Return the lines of the messages, each with its role before its first."""
     prompt = spec["prompt"]
     messages = prompt.get("messages") or [
@@ -88,9 +102,9 @@ def _output_reasons(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[
         said = [f"{listed(names)} {what}" for names, what in ((added, "new"), (gone, "gone")) if names]
         yield Reason("output", f"the labels changed: {', '.join(said) or 'their order'}")
     kept, wanted = ({key: each[key] for key in each if key not in (*_NOT_SENT, "labels")} for each in (old, new))
-    for at, before, now in _changes(kept, wanted):
+    for at, before, now in changes(kept, wanted):
         yield Reason(
-            "output", f"what an answer must look like changed: `{dotted(('output', *at))}`: {_change(before, now)}"
+            "output", f"what an answer must look like changed: `{dotted(('output', *at))}`: {change(before, now)}"
         )
 
 
@@ -104,17 +118,17 @@ def _kind_then(job: Job, manifest: Manifest, then: Mapping[str, Any]) -> str | N
 
 def _row_reasons(plan: Plan, item: Item, then: Mapping[str, Any]) -> Iterator[Reason]:
     """Yield the columns of the prompt whose values changed, the last with what that makes of the prompt."""
-    changes = [
-        (name, _change(then[name], item.fields.get(name)))
+    found = [
+        (name, change(then[name], item.fields.get(name)))
         for name in sorted(plan.template.names)
         if name in then and not _same(then[name], item.fields.get(name))
     ]
     diff: tuple[str, ...] = ()
-    if any("…" in change for _, change in changes):
+    if any("…" in text for _, text in found):
         with suppress(RunnerError):
             diff = _diff(*(_rendered(plan, {**item.fields, **fields}) for fields in (then, {})))
-    for number, (name, change) in enumerate(changes, 1):
-        yield Reason("row", f"the row changed: `{name}`: {change}", diff if number == len(changes) else ())
+    for number, (name, text) in enumerate(found, 1):
+        yield Reason("row", f"the row changed: `{name}`: {text}", diff if number == len(found) else ())
 
 
 def _rendered(plan: Plan, fields: Mapping[str, Any]) -> list[str]:
@@ -147,16 +161,16 @@ def _same(old: Any, new: Any) -> bool:
 _ABSENT = object()
 
 
-def _changes(old: Any, new: Any, at: At = ()) -> Iterator[tuple[At, Any, Any]]:
+def changes(old: Any, new: Any, at: At = ()) -> Iterator[tuple[At, Any, Any]]:
     """Yield the innermost values in which two trees differ."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in [*old, *(key for key in new if key not in old)]:
-            yield from _changes(old.get(key, _ABSENT), new.get(key, _ABSENT), (*at, key))
+            yield from changes(old.get(key, _ABSENT), new.get(key, _ABSENT), (*at, key))
     elif not _same(old, new):
         yield at, old, new
 
 
-def _change(old: Any, new: Any) -> str:
+def change(old: Any, new: Any) -> str:
     """Return what became of a value, from shortly before the first difference on."""
     before, now = (
         "nothing" if each in (_ABSENT, None) else json.dumps(each, ensure_ascii=False) for each in (old, new)

@@ -202,10 +202,10 @@ class Execution:
         minutes = wall_s / 60
         session.use["concurrency"] = round(tally.busy_s / (wall_s * self._strategy.in_flight), 4)
         if limits.requests_per_minute:
-            share = tally.attempts / (minutes * limits.requests_per_minute)
+            share = (tally.attempts - tally.submitted) / (minutes * limits.requests_per_minute)
             session.use["requests_per_minute"] = round(min(1.0, share), 4)  # the first burst shows in a short run
         if limits.tokens_per_minute:
-            tokens = tally.input_tokens + tally.output_tokens
+            tokens = tally.input_tokens + tally.output_tokens - tally.batch_tokens
             session.use["tokens_per_minute"] = round(min(1.0, tokens / (minutes * limits.tokens_per_minute)), 4)
 
     def _note_spending(self, most: Amount) -> None:

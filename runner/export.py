@@ -1,22 +1,24 @@
-"""Writes the rows of a run out, in input order, a batch at a time; of an unfinished run what there is so far."""
+"""Writes rows out, a batch at a time: those of a run in input order, or the current dataset of a job."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from runner import parts
 from runner.answer_stats import says_what_needs_review
 from runner.atomic import replacing
 from runner.dataset.columns import is_json_text
 from runner.errors import SpecError
+from runner.latest import LatestAnswers
 from runner.manifest import Manifest
 from runner.output_section import NEEDS_REVIEW
 from runner.stdio import stdout
@@ -24,8 +26,11 @@ from runner.stdio import stdout
 _BATCH_ROWS = 2000
 
 
+FORMATS = ("csv", "jsonl", "parquet")
+
+
 def export_run(folder: Path, format_: str, target: Path | None, *, needs_review: bool = False) -> None:
-    """Write a run's rows as CSV or JSONL.
+    """Write a run's rows as CSV or JSONL; of an unfinished run what there is so far.
 
     Args:
         format_: `csv` or `jsonl`.
@@ -48,22 +53,71 @@ def export_run(folder: Path, format_: str, target: Path | None, *, needs_review:
                 hint="set `accept_at` in the `output` of the job, such as `accept_at: 0.8`, and run it again",
             )
         tables = map(_to_review, tables)
-    tables = map(layout.pack, tables)
+    write_rows(map(layout.pack, tables), schema, format_, target)
+
+
+def export_dataset(latest: LatestAnswers, format_: str | None, target: Path | None) -> int:
+    """Write the current dataset of a job, and return how many rows it has.
+
+    Args:
+        format_: one of `FORMATS`; None: what the target's name says, or CSV.
+        target: a file, which is replaced when all is written; None: stdout.
+
+    Raises:
+        FatalError: a part or journal is damaged.
+        SpecError: the target or stdout cannot be written to, or Parquet is to go to stdout.
+    """
+    if format_ is None:
+        ending = "" if target is None else target.suffix.removeprefix(".").lower()
+        format_ = ending if ending in FORMATS else "csv"
+    if format_ == "parquet" and target is None:
+        raise SpecError("Parquet goes to a file, not to stdout", hint="name one: `--to FILE.parquet`")
+    counted = _Counted(latest.tables())
+    write_rows(counted, latest.schema, format_, target)
+    return counted.rows
+
+
+class _Counted:
+    """Counts the rows that pass."""
+
+    def __init__(self, tables: Iterator[pa.Table]) -> None:
+        self._tables = tables
+        self.rows = 0
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        for table in self._tables:
+            self.rows += len(table)
+            yield table
+
+
+def write_rows(tables: Iterable[pa.Table], schema: pa.Schema, format_: str, target: Path | None) -> None:
+    """Write tables to a file, which is replaced when all is written, or (CSV and JSONL) to stdout.
+
+    Raises:
+        SpecError: it cannot be written to.
+    """
     write = _write_csv if format_ == "csv" else _write_jsonl
     if target is None:
         with stdout() as file:
             write(tables, schema, file)
         return
     try:
-        # A lone surrogate has no UTF-8; its escape is what JSON writes for it, and no cell of a CSV can hold one.
-        with (
-            replacing(target) as temporary,
-            open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-        ):
-            write(tables, schema, file)
+        with replacing(target) as temporary:
+            if format_ == "parquet":
+                _write_parquet(tables, schema, temporary)
+                return
+            # A lone surrogate has no UTF-8; its escape is what JSON writes for it, and no cell of a CSV can hold one.
+            with open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+                write(tables, schema, file)
     except OSError as error:
         where = str(error.filename or target)  # it may be a part that cannot be read
         raise SpecError(f"cannot write the rows out: {error.strerror or error}", where=where) from error
+
+
+def _write_parquet(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
+    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=3) as writer:
+        for table in tables:
+            writer.write_table(table)
 
 
 def _to_review(table: pa.Table) -> pa.Table:
@@ -84,7 +138,7 @@ class _UnixLines:
         return self._file.write(row.removesuffix("\r\n") + "\n")
 
 
-def _write_csv(tables: Iterator[pa.Table], schema: pa.Schema, file: TextIO) -> None:
+def _write_csv(tables: Iterable[pa.Table], schema: pa.Schema, file: TextIO) -> None:
     writer = csv.writer(_UnixLines(file), lineterminator="\r\n")
     writer.writerow(schema.names)
     for table in tables:
@@ -92,7 +146,7 @@ def _write_csv(tables: Iterator[pa.Table], schema: pa.Schema, file: TextIO) -> N
             writer.writerow([_cell(value) for value in row.values()])
 
 
-def _write_jsonl(tables: Iterator[pa.Table], schema: pa.Schema, file: TextIO) -> None:
+def _write_jsonl(tables: Iterable[pa.Table], schema: pa.Schema, file: TextIO) -> None:
     encoded = {field.name for field in schema if is_json_text(field)}
     for table in tables:
         for row in table.to_pylist():

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from pydantic_core import from_json, to_json
-
 from runner.errors import FatalError
+from runner.exact_json import decode, encode
 from runner.records import Key
 
-_spelled_out = json.JSONEncoder(separators=(",", ":")).encode  # ASCII only: any text survives, lone surrogates too
 _READ_BYTES = 1 << 20  # reading lets other threads in, and getting back may take 5 ms: so seldom
 _KEY = re.compile(rb'\{"_index":(\d+)(?:,"_model_number":(\d+))?[,}]')
 
@@ -43,7 +40,7 @@ class Journal:
 
     def add(self, row: dict[str, Any]) -> None:
         """Add a row; it is kept by the next `write`."""
-        self._lines.append(_encode(row))
+        self._lines.append(encode(row))
 
     def write(self) -> None:
         """Write the rows that were added.
@@ -104,21 +101,6 @@ class Journal:
         self.release()
 
 
-def _encode(row: dict[str, Any]) -> bytes:
-    """Return a row as JSON, exactly: integers of any size, and NaN, which orjson would make null."""
-    try:
-        return to_json(row, inf_nan_mode="constants")
-    except ValueError:  # a lone surrogate has no UTF-8
-        return _spelled_out(row).encode("ascii")
-
-
-def _decode(line: bytes) -> Any:
-    try:
-        return from_json(line)
-    except ValueError:  # a lone surrogate, or no JSON
-        return json.loads(line)
-
-
 class Line(NamedTuple):
     """Where a row stands in a journal: its key, and the bytes that hold it."""
 
@@ -152,28 +134,55 @@ def key_of(row: dict[str, Any]) -> Key:
     return row["_index"], row.get("_model_number", 0)
 
 
-def read(path: Path, batch_bytes: int = 4 << 20, whole_bytes: int = 32 << 20) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of a journal in order of their keys, in batches of about `batch_bytes` that part no input row.
+def batches(
+    path: Path, batch_bytes: int = 4 << 20, whole_bytes: int = 32 << 20
+) -> Iterator[tuple[list[Line], list[bytes]]]:
+    """Yield the lines of a journal in order of their keys, in batches of about `batch_bytes` that part no input row.
 
     Args:
         whole_bytes: a larger journal is not read at once, but row by row.
     """
-    batch: list[dict[str, Any]] = []
+    places: list[Line] = []
+    batch: list[bytes] = []
     size = 0
     with open(path, "rb") as file:
         whole = file.read() if path.stat().st_size <= whole_bytes else b""
         for line in lines(path):
-            if size >= batch_bytes and line.key[0] != batch[-1]["_index"]:
-                yield batch
-                batch, size = [], 0
-            row = whole[line.offset : line.offset + line.length] or os.pread(file.fileno(), line.length, line.offset)
-            try:
-                batch.append(_decode(row))
-            except ValueError:
-                raise _damaged(path, line.offset) from None
+            if size >= batch_bytes and line.key[0] != places[-1].key[0]:
+                yield places, batch
+                places, batch, size = [], [], 0
+            places.append(line)
+            batch.append(
+                whole[line.offset : line.offset + line.length] or os.pread(file.fileno(), line.length, line.offset)
+            )
             size += line.length
     if batch:
-        yield batch
+        yield places, batch
+
+
+def decoded(path: Path, places: Iterable[Line], batch: Iterable[bytes]) -> list[dict[str, Any]]:
+    """Return the rows of lines.
+
+    Raises:
+        FatalError: one is damaged.
+    """
+    rows = []
+    for place, line in zip(places, batch, strict=True):
+        try:
+            rows.append(decode(line))
+        except ValueError:
+            raise _damaged(path, place.offset) from None
+    return rows
+
+
+def read(path: Path, batch_bytes: int = 4 << 20, whole_bytes: int = 32 << 20) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of a journal as `batches` does its lines.
+
+    Raises:
+        FatalError: a row is damaged.
+    """
+    for places, batch in batches(path, batch_bytes, whole_bytes):
+        yield decoded(path, places, batch)
 
 
 def repair(path: Path) -> set[Key]:
@@ -189,7 +198,7 @@ def repair(path: Path) -> set[Key]:
             if not line.endswith(b"\n"):
                 break
             try:
-                row = _decode(line)
+                row = decode(line)
                 keys.add(key_of(row))
             except (ValueError, KeyError, TypeError):
                 if file.read(1):
@@ -235,7 +244,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        row = _decode(line)
+        row = decode(line)
     except ValueError:
         return None
     return row if isinstance(row, dict) else None

@@ -3,59 +3,89 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from runner import parts
 from runner.clock import SystemClock
-from runner.errors import RunnerError
-from runner.lock import is_locked
-from runner.manifest import Manifest
+from runner.errors import SpecError
+from runner.history import OUTCOMES, UNFINISHED, Past, in_order, is_one_of, since_us, status
+from runner.manifest import Manifest, utc_text
+from runner.problems import listed, suggest
+from runner.progress import duration
 from runner.report import report, show_path
 from runner.runs import all_runs, of_job, outputs_here
 from runner.sessions import close_killed, measure_running
 from runner.summary import summary_of
 
-
-def status(manifest: Manifest, folder: Path) -> str:
-    """Return the status as it is now: a run that says it works, but that nobody holds, was killed."""
-    if manifest.status == "running" and not is_locked(folder.parent):
-        return "killed"
-    return manifest.status
+UNREADABLE = "unreadable"
+"""What a run is whose record cannot be read."""
 
 
-def list_runs(job: str | None, outputs: Path | None, *, as_json: bool) -> str:
-    """Return a table of runs, oldest first.
+def list_runs(
+    job: str | None,
+    outputs: Path | None,
+    *,
+    as_json: bool,
+    since: str | None = None,
+    statuses: Collection[str] = (),
+    now_us: int | None = None,
+) -> str:
+    """Return a table of runs, the newest last. Finished runs are not counted again: their records have the numbers.
+
+    Args:
+        since: only those that began after this, as `history.since_us` reads it.
+        statuses: only those that came out like this; default: all.
 
     Raises:
-        SpecError: there are none of this job.
+        SpecError: there are none of this job, or the time or a status is none.
     """
+    _refuse_unknown(statuses)
+    earliest = None if since is None else since_us(since, SystemClock().now_us() if now_us is None else now_us)
     folders = all_runs(outputs or outputs_here()) if job is None else of_job(job, outputs)
-    rows: list[dict[str, object]] = []
-    for folder in sorted(folders, key=lambda folder: folder.name):
-        try:
-            manifest = Manifest.load(folder)
-        except RunnerError:
-            rows.append({"run": str(folder), "status": "unreadable"})
-            continue
-        rows.append(
-            {
-                "run": show_path(folder),
-                "status": status(manifest, folder),
-                "rehearsal": manifest.rehearsal,
-                "rows": manifest.results,
-                "ok": manifest.summary.get("ok"),
-                "failed": manifest.summary.get("failed"),
-                "cost_usd": manifest.summary.get("cost_usd"),
-                "model": ", ".join(manifest.models),
-            }
-        )
+    found, unreadable = in_order(folders)
+    rows: list[dict[str, object]] = [{"run": show_path(folder), "status": UNREADABLE, "outcome": UNREADABLE}
+                                     for folder in sorted(unreadable)]  # fmt: skip
+    rows += [_about(run) for run in found if earliest is None or run.began_us >= earliest]
+    if statuses:
+        rows = [row for row in rows if is_one_of(str(row["outcome"]), statuses)]
     if as_json:
         return json.dumps(rows, indent=2)
     if not rows:
-        return "no runs yet: start one with `runner run JOB`"
-    head = ("RUN", "STATUS", "ROWS", "OK", "FAILED", "COST", "MODEL")
-    table = [head, *((str(r["run"]), str(r["status"]), _n(r.get("rows")), _n(r.get("ok")), _n(r.get("failed")),
+        return "no such runs" if found or unreadable else "no runs yet: start one with `runner run JOB`"
+    return _table(rows)
+
+
+def _refuse_unknown(statuses: Collection[str]) -> None:
+    known = (*OUTCOMES, *UNFINISHED, UNREADABLE)
+    for word in statuses:
+        if word.partition("(")[0] not in known:
+            hint = suggest(word, known) or f"there is {listed(known)}"
+            raise SpecError(f"--status takes a word of the list of runs, got `{word}`", hint=hint)
+
+
+def _about(run: Past) -> dict[str, object]:
+    manifest, summary = run.manifest, run.manifest.summary
+    return {
+        "run": show_path(run.folder),
+        "status": status(manifest, run.folder),
+        "outcome": run.outcome,
+        "rehearsal": manifest.rehearsal,
+        "began_at": utc_text(run.began_us),
+        "took_s": round(run.took_s, 3),
+        "rows": manifest.results,
+        "ok": summary.get("ok"),
+        "failed": summary.get("failed"),
+        "cost_usd": summary.get("cost_usd"),
+        "model": ", ".join(manifest.models),
+    }
+
+
+def _table(rows: Sequence[Mapping[str, object]]) -> str:
+    head = ("RUN", "STATUS", "BEGAN (UTC)", "TIME", "ROWS", "OK", "FAILED", "COST", "MODEL")
+    table = [head, *((str(r["run"]), str(r["outcome"]), str(r.get("began_at", "-"))[:16].replace("T", " "),
+                      _time(r.get("took_s")), _n(r.get("rows")), _n(r.get("ok")), _n(r.get("failed")),
                       _usd(r.get("cost_usd")), str(r.get("model", ""))) for r in rows)]  # fmt: skip
     widths = [max(len(line[i]) for line in table) for i in range(len(head))]
     return "\n".join(
@@ -102,6 +132,10 @@ def _count(number: int | None, what: str) -> str:
 
 def _n(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else "-"
+
+
+def _time(value: object) -> str:
+    return duration(value) if isinstance(value, float) and value else "-"
 
 
 def _usd(value: object) -> str:

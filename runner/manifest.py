@@ -66,6 +66,7 @@ class Manifest:
         arrow_schema: the same, exactly (base64 of Arrow's IPC form).
         summary: counted from the rows on disk when the run last ended.
         choice: what `strategy: auto` chose, from which alternatives, and why; None: the job names its strategy.
+        scheduled: a scheduler started it (`runner run --scheduled`), rather than a person.
     """
 
     run: str
@@ -86,6 +87,7 @@ class Manifest:
     summary: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     choice: dict[str, Any] | None = None
+    scheduled: bool = False
 
     @property
     def schema(self) -> pa.Schema:

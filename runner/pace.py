@@ -47,7 +47,9 @@ class Pace:
         return (done - before) / (now_s - since_s) if now_s > since_s else 0.0
 
     def left(self, rate_s: float, tally: Tally, remaining: int) -> TimeLeft | None:
-        """Return the time left for so many rows; None: unknown."""
+        """Return the time left for so many rows; None: unknown, as it is of batches."""
+        if tally.batched:
+            return None
         least_s = self._least_s(tally, remaining - tally.in_flight)
         # The first to be answered are the fastest; until a whole round is, the rate tells nothing.
         if rate_s > 0 and tally.done >= tally.max_in_flight:

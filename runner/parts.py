@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from runner import journal
 from runner.atomic import replacing
 from runner.errors import FatalError
+from runner.json_table import LineReader
 from runner.layout import Layout
 from runner.output import RUNNER_FIELDS, to_table
 from runner.records import Key
@@ -31,6 +32,7 @@ _GROUP_BYTES = 4 << 20
 # Sealing shares the interpreter with the event loop, which must not wait long for its turn.
 _BREATH_BYTES = 256 << 10  # about two milliseconds of work
 _BREATH_S = 0.0005
+_ARROW_BYTES = 1 << 20  # Arrow lets others go on meanwhile
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -88,10 +90,12 @@ def seal_nothing(folder: Path, schema: pa.Schema, metadata: Mapping[str, Any]) -
 
 def _row_groups(source: Path, schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield a journal's rows in tables of about `_GROUP_BYTES`, with a breath after every few rows."""
+    reader = LineReader(schema)
     group: list[pa.Table] = []
     size = 0
-    for rows in journal.read(source, _BREATH_BYTES):
-        group.append(to_table(rows, schema))
+    for places, lines in journal.batches(source, _ARROW_BYTES if reader.able else _BREATH_BYTES):
+        table = reader.table(lines)
+        group.append(to_table(journal.decoded(source, places, lines), schema) if table is None else table)
         size += group[-1].nbytes
         if size >= _GROUP_BYTES:
             yield pa.concat_tables(group)

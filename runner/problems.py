@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticCustomError
 
+from runner import addresses
 from runner.errors import SpecError
 
 At = tuple[str | int, ...]
@@ -142,8 +143,8 @@ def display(path: Path) -> str:
 
 
 def mask(text: str) -> str:
-    """The text without anything that looks like an API key."""
-    return _KEY_LIKE.sub("sk-***", text)
+    """The text without anything that looks like an API key, or like a secret in an address."""
+    return addresses.masked(_KEY_LIKE.sub("sk-***", text))
 
 
 def say(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 PAID_FAILURES = ("invalid_reply", "refusal", "truncated", "content_filter")
 """The `_error_type`s of rows that were answered, and so paid for, though not with what was asked for."""
@@ -91,8 +91,7 @@ class Reply:
     server_ms: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one attempt, as the server counted them; None where it did not say."""
 
     input: int | None = None
@@ -102,8 +101,7 @@ class Usage:
     cache_write: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(NamedTuple):
     """A reply, understood: what the model said and why it stopped."""
 
     text: str | None

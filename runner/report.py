@@ -15,6 +15,8 @@ from runner.progress import duration
 
 _ANSWERS_SHOWN = 12
 _QUESTIONS_SHOWN = 20
+# What the server has not heard of has no status of its, but a state of ours.
+_WITHOUT_STATUS = {"packed": "waiting for room", "submitting": "being submitted", "collected": "given back"}
 
 
 def report(manifest: Manifest, folder: Path) -> str:
@@ -84,8 +86,11 @@ def next_steps(manifest: Manifest, folder: Path) -> list[str]:
         ]
     if manifest.status != "finished":
         used_up = manifest.status == "stopped" and (manifest.stopped_by or {}).get("kind") == "budget"
-        batches = [f"see them:     runner batches {path}"] if manifest.summary.get("batches", {}).get("open") else []
-        return [f"continue:     runner resume {path}{' --set budget.KEY=VALUE' if used_up else ''}", *batches]
+        more = " --set budget.KEY=VALUE" if used_up else ""
+        steps = [f"continue:     runner resume {path}{more}"]
+        if manifest.summary.get("batches", {}).get("open") and not manifest.rehearsal:  # its server is gone
+            steps.append(f"see them:     runner batches {path}          (they go on at the server; --cancel ends them)")
+        return steps
     failed = manifest.summary.get("failed", 0)
     retry = [f"try again:    runner retry {path}"] if failed else []
     review = [f"review:       runner export {path} --needs-review"] if manifest.summary.get("needs_review") else []
@@ -172,9 +177,10 @@ def _rows_need(count: int) -> str:
 
 def _time(timing: dict[str, Any], manifest: Manifest) -> str:
     text = duration(timing["wall_s"])
-    if timing["items_per_s"] is not None:
+    measured = not manifest.summary.get("batches")  # their time is the server's, and passes outside of sessions too
+    if measured and timing["items_per_s"] is not None:
         text += f" · {timing['items_per_s']:,.1f} rows/s"
-    if (timing.get("speedup_over_one_by_one") or 0) >= 1.05:
+    if measured and (timing.get("speedup_over_one_by_one") or 0) >= 1.05:
         text += f" · {timing['speedup_over_one_by_one']:,.1f} times as fast as one by one"
     if len(manifest.sessions) > 1:
         text += f" · in {len(manifest.sessions)} sessions"
@@ -182,10 +188,8 @@ def _time(timing: dict[str, Any], manifest: Manifest) -> str:
 
 
 def _batches(batches: dict[str, Any], rows: int) -> str:
-    ends = ", ".join(f"{count:,} {status}" for status, count in batches["statuses"].items())
-    parts = [f"{batches['batches']:,}: {ends}", f"{_counted(rows)} answered in them"]
-    if batches["open"]:
-        parts.append(f"{batches['open']:,} not collected")
+    ends = [f"{count:,} {_WITHOUT_STATUS.get(status, status)}" for status, count in batches["statuses"].items()]
+    parts = [f"{batches['batches']:,}: {', '.join(ends)}", f"{_counted(rows)} answered in them"]
     if batches["longest_s"] is not None:
         parts.append(f"the longest took {duration(batches['longest_s'])}")
     return " · ".join(parts)

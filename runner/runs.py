@@ -123,6 +123,18 @@ def of_job(name: str, outputs: Path | None) -> list[Path]:
     return found
 
 
+def run_of(name: str, of: Path) -> Path:
+    """Return the run of a job's folder that a person means: its name alone, or whatever `find` takes.
+
+    Raises:
+        SpecError: there is no such run, or it is one of another job.
+    """
+    found = of / name if (of / name / manifest.NAME).is_file() else find(name, None)
+    if found.resolve().parent != of.resolve():
+        raise SpecError(f"`{name}` is no run of the job `{of.name}`", where=str(found))
+    return found.resolve()
+
+
 def _of_file(job_file: Path, outputs: Path | None) -> list[Path]:
     from runner.load import find_root  # here, because it takes a tenth of a second
 

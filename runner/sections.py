@@ -413,6 +413,28 @@ class StopSpec(Section):
     after: int = Field(default=100, ge=1, description="Look at the error rate only after this many rows were sent.")
 
 
+class KeepSpec(Section):
+    """Which runs `runner prune` keeps: those that either key keeps, and all that something needs."""
+
+    runs: Annotated[int | None, Hint("leave the key out to go by `days` alone")] = Field(
+        default=None, ge=1, description="Keep the newest so many runs. Default: only `days` counts.", examples=[90]
+    )
+    days: Annotated[float | None, Hint("leave the key out to go by `runs` alone")] = Field(
+        default=None,
+        gt=0,
+        validate_default=True,
+        description="Keep the runs of so many days. Default: only `runs` counts.",
+        examples=[365],
+    )
+
+    @field_validator("days")
+    @classmethod
+    def _some(cls, days: float | None, info: ValidationInfo) -> float | None:
+        if days is None and info.data.get("runs", 0) is None:
+            complain([Finding("`keep` needs `runs`, `days`, or both", whole=True, hint="{runs: 90, days: 365}")])
+        return days
+
+
 class EvaluateSpec(Section):
     """How good the answers are, compared with a column of the input."""
 

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from runner import strategies
+from runner.notify_section import NotifySpec, not_a_list
 from runner.output_section import MOST_CHOICES, MOST_QUESTIONS, OutputSpec
 from runner.problems import At, Finding, complain, listed, say, suggest
+from runner.schedule.section import ScheduleSpec, short_form
 from runner.sections import (
     BudgetSpec,
     EvaluateSpec,
     InputSpec,
+    KeepSpec,
     LimitsSpec,
     OneOrMore,
     PromptSpec,
@@ -40,6 +43,14 @@ _PARAMETERS = (
 )
 
 
+# What `runner plan` calls ways to carry a job out are not the names of strategies.
+_OF_WAYS = {
+    "hybrid": 'write `{name: batch_api, deadline: "06:00"}`',
+    "flex": "write `parameters: {service_tier: flex}`, which any live strategy takes",
+    "standard": "leave it out, or write `asyncio`",
+}
+
+
 class JobSpec(Section):
     """One batch job: an input, a question about each row, and where the answers come from."""
 
@@ -54,6 +65,10 @@ class JobSpec(Section):
         "workers": "limits.concurrency",
         "data": "input.path",
         "dataset": "input.path",
+        "alerts": "notify",
+        "ping": "notify.ping",
+        "cron": "schedule",
+        "timezone": "schedule.timezone",
     }
 
     name: str = Field(
@@ -131,6 +146,20 @@ class JobSpec(Section):
         default=None,
         description="How good the answers are, compared with a column of the input that holds the right ones.",
     )
+    notify: Annotated[NotifySpec | None, BeforeValidator(not_a_list)] = Field(
+        default=None,
+        description="Who is told how the job goes: failures, recoveries, lateness. Default: nobody.",
+    )
+    keep: KeepSpec | None = Field(
+        default=None,
+        description="Which runs `runner prune` keeps. Default: all.",
+        examples=[{"runs": 90, "days": 365}],
+    )
+    schedule: Annotated[ScheduleSpec | None, BeforeValidator(short_form)] = Field(
+        default=None,
+        description="When the job runs by itself: a cron line, or a mapping with `cron` and more. Default: never.",
+        examples=["0 2 * * *"],
+    )
 
     @field_validator("name")
     @classmethod
@@ -180,7 +209,7 @@ class JobSpec(Section):
                 complain([Finding("lacks `name`", hint="for example `{name: threads, workers: 8}`")])
             at, name = ("name",), strategy["name"]
         if not isinstance(name, str) or name not in known:
-            near = suggest(name, known) or "docs/strategies.md tells what each is for"
+            near = _OF_WAYS.get(str(name)) or suggest(name, known) or "docs/strategies.md tells what each is for"
             complain([Finding(f"must be one of {listed(known, 'or')}, got {say(name)}", at, near)])
         return strategy
 
@@ -218,6 +247,7 @@ def job_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the job file."""
     schema = JobSpec.model_json_schema(by_alias=True)
     schema["properties"]["strategy"]["anyOf"] = _strategy_schemas()
+    schema["properties"]["schedule"]["anyOf"].insert(0, {"type": "string", "minLength": 9})
     for part in (schema, *schema["$defs"].values()):
         for field in part.get("properties", {}).values():
             field.pop("title", None)  # pydantic's titles only repeat the key

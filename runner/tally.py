@@ -15,18 +15,20 @@ class Tally:
 
     Attributes:
         done: results stored, failed ones included.
-        attempts: HTTP exchanges begun.
+        attempts: requests sent: HTTP exchanges, and `submitted` in batches, which the limits of rates are not for.
         busy_s: seconds that requests spent with the server, summed over all of them.
         throttled: requests waiting for a limit now.
         backing_off: requests waiting before another attempt now; `no_room` of them because flex is full.
         batched: requests in unfinished batches now.
         table: says how each unfinished batch is, a line for each.
+        batch_tokens: those of the input and output tokens that results from batches took.
         cost_usd: what is known of the cost; all of it while `cost_known`.
     """
 
     done: int = 0
     failed: int = 0
     attempts: int = 0
+    submitted: int = 0
     in_flight: int = 0
     max_in_flight: int = 0
     throttled: int = 0
@@ -35,6 +37,7 @@ class Tally:
     rate_limited: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    batch_tokens: int = 0
     cost_usd: float = 0.0
     cost_known: bool = True
     busy_s: float = 0.0
@@ -80,6 +83,8 @@ class Tally:
             self.failed += 1
         self.input_tokens += result.input_tokens or 0
         self.output_tokens += result.output_tokens or 0
+        if result.batch is not None:
+            self.batch_tokens += (result.input_tokens or 0) + (result.output_tokens or 0)
         if result.cost_usd is not None:
             self.cost_usd += result.cost_usd
         elif result.paid:

@@ -294,6 +294,8 @@ class _Builder:
     def _key(self, node: yaml.Node, at: At, mark: Mark) -> str | None:
         if isinstance(node, yaml.ScalarNode) and node.tag == TAG + "str":
             return str(node.value)
+        if isinstance(node, yaml.ScalarNode) and node.style is None and node.value == "on":
+            return "on"  # YAML 1.1 takes it for true; as a key of ours it can be but the word (`notify.to[].on`)
         hint = None
         if not isinstance(node, yaml.ScalarNode):
             message = "a key must be text, not a mapping or a list"

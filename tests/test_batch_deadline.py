@@ -166,6 +166,6 @@ def test_a_batch_that_expires_is_finished_live(project: Make) -> None:
 def test_a_deadline_that_cannot_be_met_is_said_at_the_start(project: Make) -> None:
     limits = {"concurrency": 8, "requests_per_minute": 1.0}
     found = night(project, strategy={"deadline": "1h"}, server=SLOW, limits=limits)
-    assert found.said[0] == "the deadline cannot be met: sent live, the rows take about 60 min longer than that"
+    assert found.said[0] == "the deadline cannot be met: sent live, the rows take about 1 h 0 min longer than that"
     assert found.in_batches == 0
     assert found.took_h < 2.1

@@ -89,5 +89,5 @@ def test_a_server_that_says_nothing_for_long_is_told_of_once(tmp_path: Path) -> 
             for _ in range(6):
                 await desk.look(entry)
 
-    text = "endpoint `there` does not say how its batches are: HTTP 503: overloaded; asking on"
+    text = "the server fails, and is asked again until it answers: HTTP 503: overloaded"
     assert at_desk(tmp_path, server, look) == [text, text]

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from project import simulator
 
 from runner import read_results, run_job
 from runner.dry_run import dry_run
 from runner.load import Job, load_job
 from runner.plan import make_plan
+from runner.problems import SpecErrors
+from runner.simulator import SimulatorProcess
 
 ROOT = Path(__file__).parent.parent
 JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
@@ -92,6 +96,7 @@ def test_these_are_the_examples() -> None:
         "paper-facts",
         "paper-models",
         "paper-organizations",
+        "paper-overnight",
         "paper-questions",
         "review-sentiment",
     ]
@@ -296,6 +301,62 @@ def test_two_organizations_share_the_work(tmp_path: Path) -> None:
     done = run_job(load(tmp_path / "jobs" / "paper-organizations.yaml", endpoint="simulator"), progress=False)
     assert (done.ok, done.failed) == (240, 0)
     assert set(read_results(done.folder).column("_endpoint").to_pylist()) == {"openai-org-a", "openai-org-b"}
+
+
+# All of them, through the Batch API -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def batching() -> Iterator[SimulatorProcess]:
+    with simulator(batches={"speed": 50_000, "duration_s": 1800}) as server:
+        yield server
+
+
+BATCHES = [path.stem for path in JOBS if "api: decisions" not in path.read_text(encoding="utf-8")]
+
+# What may differ between an answer that came live and one that came in a batch: times, names, and money.
+OF_THE_WAY = {
+    "_queued_at", "_started_at", "_finished_at", "_throttle_s", "_backoff_s", "_latency_s", "_total_s", "_server_ms",
+    "_request_id", "_reused_from", "_batch", "_collected_at", "_cost_usd", "_saved_usd",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_an_example_gives_the_same_table_in_batches_at_half_the_price(
+    name: str, tmp_path: Path, batching: SimulatorProcess
+) -> None:
+    shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    endpoints = f"there: {{base_url: {batching.base_url}}}\n"
+    (tmp_path / "configs" / "endpoints.yaml").write_text(endpoints, encoding="utf-8")
+    tables, cost_usd = [], []
+    for strategy in ("asyncio", "batch_api"):
+        settings = {"endpoint": "there", "limits": {"concurrency": 32}, "reuse": False, "strategy": strategy}
+        done = run_job(load(tmp_path / "jobs" / f"{name}.yaml", **settings), progress=False)
+        assert (done.status, done.failed) == ("finished", 0)
+        tables.append(read_results(done.folder))
+        assert done.cost_usd is not None
+        cost_usd.append(done.cost_usd)
+    live, batched = tables
+    assert live.schema.equals(batched.schema)
+    for column in live.column_names:
+        if column.rpartition(".")[2] not in OF_THE_WAY:
+            assert live.column(column).to_pylist() == batched.column(column).to_pylist(), column
+    assert cost_usd[1] == pytest.approx(cost_usd[0] / 2, abs=1e-6)  # which is as exact as they are told
+    assert batching.stats()["batches"]["states"].keys() == {"completed"}
+
+
+def test_what_the_batch_api_does_not_take_is_said() -> None:
+    assert {path.stem for path in JOBS} - set(BATCHES) == {"paper-questions"}
+    with pytest.raises(SpecErrors, match="the Batch API does not offer `api: decisions`"):
+        load(ROOT / "jobs" / "paper-questions.yaml", endpoint="simulator", strategy="batch_api")
+
+
+def test_what_is_not_done_overnight_is_sent_live(tmp_path: Path) -> None:
+    """In ten minutes a batch could just be cancelled, so none is submitted."""
+    table = work("paper-overnight", tmp_path, strategy={"name": "batch_api", "deadline": "10m"})
+    assert table.column("_batch").null_count == 240
+    assert table.column("_latency_s").null_count == 0
 
 
 # Both ----------------------------------------------------------------------------------------------------------------

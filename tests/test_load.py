@@ -341,6 +341,7 @@ def test_the_jobs_limits_come_before_the_endpoints() -> None:
         "concurrency": 4,
         "requests_per_minute": 7,
         "tokens_per_minute": 5000,
+        "enqueued_tokens": None,
     }
 
 

@@ -113,6 +113,11 @@ def test_what_a_run_waits_for(counters: dict[str, Any], words: str) -> None:
     assert Watch(1000).after(1, **counters).waiting == words
 
 
+def test_how_long_batches_take_is_not_known() -> None:
+    moment = Watch(1000, requests_per_minute=60).after(20, done=500, batched=500)
+    assert describe(moment).startswith("time left unknown · 25.0 rows/s · waiting for batches · ")
+
+
 @pytest.mark.parametrize(
     ("counters", "words"),
     [

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,18 @@ import pyarrow as pa
 import pytest
 from project import Project, simulator, until
 
-from runner import read_results
-from runner.app import resume
+from runner import read_results, resume_run, run_job
+from runner.app import resume, start
 from runner.batches import ledger
+from runner.batches.desk import BatchEndpoint, Desk
 from runner.batches.office import Errand
+from runner.errors import TransientError
+from runner.load import load_job
+from runner.manifest import Manifest
+from runner.progress import Console
+from runner.report import next_steps
 from runner.simulator import SimulatorProcess
+from runner.stop import Stop
 
 Make = Callable[..., Project]
 
@@ -109,6 +119,17 @@ def test_rows_are_split_by_number_and_by_what_may_be_enqueued(batched: Make) -> 
     assert stats["states"] == {"completed": stats["created"]}, "the server never had to refuse one"
     assert stats["created"] > 3
     assert 1_000 < stats["max_enqueued_tokens"] <= 2_000
+
+
+def test_a_batch_is_sent_though_many_rows_wait_for_its_answers(batched: Make) -> None:
+    rows = [{"id": f"r{number:05d}", "text": f"paper {number % 40}"} for number in range(1200)]
+    with batching() as server:
+        here = batched(server, rows=rows, dedupe=True)
+        assert here.work().ok == 1200
+        stats = server.stats()["batches"]
+        assert_whole(here, 1200)
+        assert_paid_once(server)
+    assert stats["answered"] == 40
 
 
 def test_two_models_go_into_files_of_their_own(batched: Make) -> None:
@@ -212,6 +233,17 @@ def test_strange_lines_are_told_of(batched: Make) -> None:
     ]
 
 
+def test_what_a_lost_answer_may_have_cost_stays_out_of_a_budget(batched: Make) -> None:
+    with batching(batches={"script": [{"missing_lines": 10}]}) as server:
+        here = batched(server, rows=20, budget={"max_usd": 1000.0}, parameters={"max_output_tokens": 20})
+        assert here.work().ok == 20
+        first, second = entries(here)
+        assert (first.requests, second.requests) == (20, 10)
+        [session] = here.manifest()["sessions"]
+        known = sum(here.table().column("_cost_usd").to_pylist())
+        assert session["spent_usd"] == pytest.approx(known + first.most_usd / 2)
+
+
 def test_a_full_queue_at_the_server_is_waited_for(batched: Make) -> None:
     full = {"fail": "token_limit_exceeded"}
     with batching(batches={"script": [full, full, full]}) as server:
@@ -277,18 +309,48 @@ def test_a_budget_bounds_what_is_submitted(batched: Make) -> None:
 
 def test_detach_and_come_back(batched: Make) -> None:
     with batching(batches={"speed": 1000, "duration_s": 3600}) as server:
-        here = batched(server, rows=60, strategy={"name": "batch_api", "deadline": "9d"})
+        here = batched(server, rows=60, limits={"requests_per_minute": 60})
         done = here.run("--detach")
-        assert "warning: only a run that waits keeps its deadline: `runner resume --wait` sends" in done.stderr
         assert "its batches are being carried out" in done.stdout
         assert f"look again:   runner resume {here.latest.relative_to(here.folder)}" in done.stdout
         assert here.manifest()["status"] == "waiting"
+        assert here.manifest()["sessions"][0]["use"]["requests_per_minute"] == 0, "batches have limits of their own"
+        interrupted = replace(Manifest.load(here.latest), status="interrupted")
+        assert next_steps(interrupted, here.latest)[1] == (
+            f"see them:     runner batches {here.latest}          (they go on at the server; --cancel ends them)"
+        )
         assert "validating" in here.runner("batches").stdout or "in_progress" in here.runner("batches").stdout
         here.runner("resume", exits=4)
         assert here.runner("resume", "--wait").returncode == 0
         assert_whole(here, 60)
         assert_paid_once(server)
         assert server.stats()["batches"]["created"] == 1
+
+
+def test_a_program_submits_and_comes_back(batched: Make) -> None:
+    with batching(batches={"speed": 2000, "duration_s": 3600}) as server:
+        here = batched(server, rows=20)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in here.environ.items():
+                patch.setenv(name, value)
+            assert run_job(here.job_file, progress=False, wait=False).status == "waiting"
+            assert resume_run(here.latest, progress=False, wait=False).status == "waiting"
+            assert resume_run(here.latest, progress=False).ok == 20
+        assert server.stats()["batches"]["created"] == 1
+
+
+def test_batches_of_a_rehearsal_are_lost_with_its_simulator_and_sent_again_at_once(batched: Make) -> None:
+    with batching() as server:
+        here = batched(server, rows=20)
+    here.endpoint = {"simulator": {"latency_s": 0, "batches": FAST}}
+    here.change()
+    left = start(load_job(here.job_file), console=Console(quiet=True), errand=Errand(wait=False))
+    assert (left.manifest.status, left.open_batches) == ("waiting", 1)
+    began = time.monotonic()
+    assert resume_run(left.folder, progress=False).ok == 20
+    assert time.monotonic() - began < 20
+    [warning] = here.manifest(left.folder)["sessions"][1]["warnings"]
+    assert warning == "batch 1 is lost with its simulator; its rows are sent again"
 
 
 def test_cancelling_collects_what_was_finished(batched: Make) -> None:
@@ -406,6 +468,30 @@ def test_a_pool_shares_the_batches(batched: Make) -> None:
         assert {entry.endpoint for entry in entries(here)} == {"a", "b"}
         assert_whole(here, 200)
         assert_paid_once(server)
+
+
+class Silent:
+    """A client whose server never answers."""
+
+    speed = 1.0
+
+    async def retrieve(self, batch_id: str) -> None:
+        raise TransientError("connection failed", kind="connection")
+
+
+def test_a_server_that_stays_silent_is_told_of_once(tmp_path: Path) -> None:
+    notes: list[str] = []
+    client: Any = Silent()
+    desk = Desk(ledger.Ledger(tmp_path), [BatchEndpoint("there", client)], "/v1/responses", {}, Stop(), notes.append)
+    entry = ledger.Entry(1, "there", 0, 10, 100, [[0, 9]], state="submitted", batch_id="batch_1")
+
+    async def look() -> None:
+        for seen in range(1, 6):
+            assert await desk.look(entry) is None
+            assert len(notes) == (seen >= 3)
+
+    asyncio.run(look())
+    assert notes == ["the server fails, and is asked again until it answers: connection failed"]
 
 
 # When the server is not as it was -------------------------------------------------------------------------------------

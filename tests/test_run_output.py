@@ -21,10 +21,12 @@ OWN = """
     _index _id _model _status _error_type _error _finish_reason _raw _attempts _queued_at _started_at _finished_at
     _throttle_s _backoff_s _latency_s _total_s _server_ms _input_tokens _cached_tokens _cache_write_tokens
     _output_tokens _reasoning_tokens _cost_usd _saved_usd _request_id _endpoint _fingerprint _reused_from
+    _batch _collected_at
 """.split()  # noqa: SIM905 - as the design page lists them
 TIME = pa.timestamp("us", tz="UTC")
 TYPES = {
     "_index": pa.int64(), "_attempts": pa.int32(), "_queued_at": TIME, "_started_at": TIME, "_finished_at": TIME,
+    "_collected_at": TIME,
     "_throttle_s": pa.float64(), "_backoff_s": pa.float64(), "_latency_s": pa.float64(), "_total_s": pa.float64(),
     "_server_ms": pa.float64(), "_cost_usd": pa.float64(), "_saved_usd": pa.float64(),
     **{f"_{kind}_tokens": pa.int64() for kind in ("input", "cached", "cache_write", "output", "reasoning")},

@@ -153,6 +153,10 @@ strategy: ray
     error: `strategy` must be one of `sequential`, `threads`, `to_thread`, `asyncio`, `processes`, `batch_api` or `auto`, got "ray"
     hint: docs/strategies.md tells what each is for
 
+strategy: hybrid
+    error: `strategy` must be one of `sequential`, `threads`, `to_thread`, `asyncio`, `processes`, `batch_api` or `auto`, got "hybrid"
+    hint: write `{name: batch_api, deadline: "06:00"}`
+
 strategy: asyncoi
     error: `strategy` must be one of `sequential`, `threads`, `to_thread`, `asyncio`, `processes`, `batch_api` or `auto`, got "asyncoi"
     hint: did you mean `asyncio`?

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from runner import config, models, output_section, sections, spec
+from runner import config, models, notify_section, output_section, sections, spec
+from runner.schedule import section
 from runner.yaml_source import parse
 
 PAGE = Path(__file__).parent.parent / "docs" / "job-file.md"
@@ -27,6 +28,10 @@ TABLES: dict[str, type[BaseModel]] = {
     "`retry.flex_fallback`": sections.FlexFallback,
     "`stop`": sections.StopSpec,
     "`evaluate`": sections.EvaluateSpec,
+    "`keep`": sections.KeepSpec,
+    "`notify`": notify_section.NotifySpec,
+    "`notify.to[]`": notify_section.Target,
+    "`schedule`": section.ScheduleSpec,
     "Endpoints": config.EndpointSpec,
     "Models": models.Models,
     "`models.NAME`": models.ModelSpec,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from runner.batches.rows import Pending, RowIndex
 from runner.budget import NOTHING, Amount
 from runner.clock import Clock
 from runner.errors import FatalError
+from runner.exact_json import decode
 from runner.records import Key, Result
 
 _BREATH = 200  # rows, after which others get a turn
@@ -99,6 +99,8 @@ class Collector:
                     await asyncio.sleep(0)
             code = {"expired": "batch_expired", "cancelled": "batch_cancelled"}.get(entry.status or "", "missing")
             for row in index.rest():
+                if code == "missing":  # it may have been paid for, which nobody can know
+                    found.spent += share
                 sent_again = self._reader.missed(row, code, "the batch has neither an answer nor an error for it").again
                 if row.item.key in lacking:
                     self._settle(entry, row, again if sent_again else None)
@@ -165,10 +167,10 @@ class Collector:
             path = self._ledger.path(entry.number, kind)
             if not path.exists():
                 continue
-            with open(path, "rb") as file:
+            with open(path, "rb", rows.READ_BYTES) as file:
                 for line in file:
                     try:
-                        value = json.loads(line)
+                        value = decode(line)
                     except (ValueError, RecursionError):
                         value = None
                     if isinstance(value, dict):

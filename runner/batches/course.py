@@ -24,6 +24,7 @@ from runner.budget import NOTHING
 from runner.errors import FatalError
 from runner.forecast import LIVE_MARGIN, live_s
 from runner.openai_batches import BatchState
+from runner.progress import duration
 from runner.records import Item, Key, Request, Result
 from runner.store import disk_error
 from runner.strategies import Calls, Emit, Requests, Strategy
@@ -126,7 +127,6 @@ class Course:
             if self._finish is not None and self._live_is_due():
                 await self._go_live(self._finish)
                 return
-            self._arrived.clear()
             await self._fill()
             await self._look(everywhere=not self._errand.wait)
             if self._through():
@@ -134,12 +134,11 @@ class Course:
             if not self._errand.wait:
                 await self._fill()  # what has ended made room
                 if self._finish is not None and self._finish.deadline_us is not None:
-                    self._office.home.warn(
-                        "only a run that waits keeps its deadline: `runner resume --wait` sends the rest live in time"
-                    )
+                    self._office.home.note("nobody watches the deadline until the run is resumed")
                 return
-            if not self._arrived.is_set():  # else there is room now, or rows are to be sent again
+            if not self._arrived.is_set():
                 await self._pause()
+            self._arrived.clear()  # else there is room, and there may be rows to be sent again
 
     async def _open(self) -> None:
         """Take up where the last session ended."""
@@ -206,8 +205,10 @@ class Course:
             await self._closed(entry, await self._office.collector.give_back(entry))
             return
         self._office.tally.attempts += entry.requests
+        self._office.tally.submitted += entry.requests
         self._watched[entry.number] = _Watched(_FIRST_LOOK_S, self._now_s() + _FIRST_LOOK_S)
-        self._office.home.note(f"batch {entry.number}: submitted as {entry.batch_id}, {entry.requests:,} requests")
+        requests = "1 request" if entry.requests == 1 else f"{entry.requests:,} requests"
+        self._office.home.note(f"batch {entry.number}: submitted as {entry.batch_id}, {requests}")
         self._count()
 
     async def _too_large(self, entry: Entry, error: TooLarge) -> None:
@@ -356,6 +357,7 @@ class Course:
                     f"of {entry.requests:,}"
                 )
             if state is not None and state.ended:
+                self._count()
                 await self._collect(entry, state)
         self._count()
 
@@ -450,7 +452,7 @@ class Course:
         late_s = self._live_s(self._unfinished()) - (deadline_us - self._now_us()) / 1e6
         if late_s > 0:
             self._office.home.warn(
-                f"the deadline cannot be met: sent live, the rows take about {late_s / 60:.0f} min longer than that"
+                f"the deadline cannot be met: sent live, the rows take about {duration(late_s)} longer than that"
             )
 
     def _live_is_due(self) -> bool:
@@ -460,9 +462,8 @@ class Course:
             return True
         if self._finish.deadline_us is None:
             return False
-        needed_s = self._live_s(self._unfinished()) * LIVE_MARGIN + _LONGEST_LOOK_S
-        if any(entry.at_server for entry in self._ledger.open):
-            needed_s += _CANCEL_S
+        # Where the server has no batch, one that is submitted now would have to be cancelled as well.
+        needed_s = self._live_s(self._unfinished()) * LIVE_MARGIN + _LONGEST_LOOK_S + _CANCEL_S
         return self._now_us() + needed_s * 1e6 >= self._finish.deadline_us
 
     async def _go_live(self, finish: Finish) -> None:

@@ -31,11 +31,11 @@ PATIENCE_S = 6 * 3600.0  # for a server that does not answer: batches take hours
 _PATIENCE_OF_DOWNLOADS_S = 900.0
 _PATIENCE_OF_DELETIONS_S = 60.0  # nothing depends on them
 _FEWEST_ATTEMPTS = 5
+_TELL_AFTER = 3  # failures in a row; a single one is nothing to worry about
 _LONGEST_WAIT_S = 120.0
 _LOOK_BACK_US = 2 * 86_400_000_000  # before a batch was packed, because clocks differ
 _LOOKS = 3  # for a batch whose creation was not confirmed, before it is created again
 _LOOK_S = 5.0
-_SILENT_LOOKS = 5  # that bring nothing, before the user is told
 _METADATA_KEY = "runner_batch"
 
 
@@ -89,7 +89,7 @@ class Desk:
         self._stop = stop
         self._note = note
         self._keep_files = keep_files
-        self._silent = 0
+        self._failures = 0  # in a row
 
     @property
     def haste(self) -> float:
@@ -304,15 +304,13 @@ class Desk:
         try:
             state = await endpoint.client.retrieve(entry.batch_id)
         except TransientError as error:
-            self._silent += 1
-            if self._silent == _SILENT_LOOKS:
-                self._note(f"endpoint `{entry.endpoint}` does not say how its batches are: {error.message}; asking on")
+            self._failed(error)
             return None
         except FatalError as error:
             if endpoint.embedded and error.kind == "not_found":
                 raise Gone from error
             raise self._with_way_out(entry, error) from error
-        self._silent = 0
+        self._failures = 0
         before = entry.status
         _heard(entry, state)
         if state.ended:
@@ -389,7 +387,13 @@ class Desk:
         )
 
         async def attempt() -> T:  # tenacity would take a lambda for something that is not awaited
-            return await action()
+            try:
+                done = await action()
+            except TransientError as error:
+                self._failed(error)
+                raise
+            self._failures = 0
+            return done
 
         try:
             return await retrying(attempt)
@@ -399,6 +403,12 @@ class Desk:
                 kind="server",
                 hint="resume the run when it works again: the batches go on without it",
             ) from error
+
+    def _failed(self, error: TransientError) -> None:
+        """Say that a server does not do its part, once until it does."""
+        self._failures += 1
+        if self._failures == _TELL_AFTER:
+            self._note(f"the server fails, and is asked again until it answers: {error.message}")
 
     async def _sleep(self, seconds: float) -> None:
         await self._stop.sleep(seconds / self.haste)

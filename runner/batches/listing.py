@@ -35,8 +35,10 @@ def line(entry: Entry, now_us: int) -> str:
     number, _, state, done, failed, total, _, age, expires = _row(entry, now_us)
     parts = [f"batch {number}", state, f"{done} of {total} done"]
     parts += [f"{failed} failed"] if entry.failed else []
-    parts += [f"{age} old"] if entry.submitted_at else []
-    parts += [f"expires in {expires}"] if expires != "-" else []
+    if entry.ended_at is not None:
+        parts.append(f"took {age}")
+    elif entry.submitted_at is not None:
+        parts += [f"{age} old", f"expires in {expires}"]
     return " · ".join(parts)
 
 

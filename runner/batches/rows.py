@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
+import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.exact_json import decode, encode
 from runner.records import Item, Request, Result
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # ASCII only: any text survives, lone surrogates too
+READ_BYTES = 1 << 20
+"""What is read of a file at once: each reading lets other threads in, and waits for its turn afterwards."""
+
 _NAMED = re.compile(rb'\{"index":(\d+),"fingerprint":"([0-9a-f]+)"')
-_ITEM = ("index", "id", "fields", "file", "line", "model")
+_FORGET_AFTER = 4096  # rows taken
 _SUMS = (
     "attempts", "input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens", "cost_usd",
     "saved_usd",
@@ -53,24 +55,34 @@ class Pending:
 
     def line(self) -> bytes:
         """Return it as a line of a file."""
-        result = self.result
-        row: dict[str, Any] = {"index": result.item.index, "fingerprint": result.fingerprint}
-        row |= {name: getattr(result.item, name) for name in _ITEM}
-        row["tokens"] = self.input_tokens
+        result, item = self.result, self.result.item
+        row: dict[str, Any] = {
+            "index": item.index,
+            "fingerprint": result.fingerprint,
+            "id": item.id,
+            "fields": item.fields,
+            "file": item.file,
+            "line": item.line,
+            "model": item.model,
+            "tokens": self.input_tokens,
+        }
         if result.attempts or self.transient:
             row["transient"], row["invalid"] = self.transient, self.invalid
             row |= {name: value for name in _SUMS if (value := getattr(result, name)) is not None}
-        return _encode(row).encode("ascii") + b"\n"
+        return encode(row) + b"\n"
 
 
 def parse(line: bytes) -> Pending:
     """Return what `Pending.line` wrote."""
-    row = json.loads(line)
-    result = Result(Item(**{name: row[name] for name in _ITEM}), fingerprint=row["fingerprint"])
+    row = decode(line)
+    item = Item(row["index"], row["id"], row["fields"], row["file"], row["line"], row["model"])
+    result = Result(item, fingerprint=row["fingerprint"])
+    if "transient" not in row:
+        return Pending(result, row["tokens"])
     for name in _SUMS:
         if name in row:
             setattr(result, name, row[name])
-    return Pending(result, row["tokens"], row.get("transient", 0), row.get("invalid", 0))
+    return Pending(result, row["tokens"], row["transient"], row["invalid"])
 
 
 def add(result: Result, before: Result) -> None:
@@ -83,7 +95,7 @@ def add(result: Result, before: Result) -> None:
 
 def read(path: Path) -> Iterator[Pending]:
     """Yield the rows of a file in order."""
-    with open(path, "rb") as file:
+    with open(path, "rb", READ_BYTES) as file:
         for line in file:
             yield parse(line)
 
@@ -95,21 +107,23 @@ class RowIndex:
     """
 
     def __init__(self, path: Path) -> None:
-        self._places: dict[str, tuple[int, int]] = {}
-        offset = 0
-        with open(path, "rb") as file:
+        self._places: dict[str, int] = {}
+        self._taken = 0
+        with open(path, "rb", READ_BYTES) as file:
+            offset = 0
             for line in file:
                 named = _NAMED.match(line)
                 assert named is not None
-                self._places[f"{named[2].decode()}-{int(named[1])}"] = (offset, len(line))
+                self._places[(b"%b-%b" % named.group(2, 1)).decode()] = offset
                 offset += len(line)
-        self._file = os.open(path, os.O_RDONLY)
+            # Mapped, because each row that is read by itself would let other threads in, too.
+            self._rows = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __enter__(self) -> RowIndex:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        os.close(self._file)
+        self._rows.close()
 
     def __len__(self) -> int:
         """How many have not been taken."""
@@ -118,7 +132,12 @@ class RowIndex:
     def take(self, custom_id: str) -> Pending | None:
         """Return a row; None: the batch has none of that name, or it was taken already."""
         place = self._places.pop(custom_id, None)
-        return None if place is None else parse(os.pread(self._file, place[1], place[0]))
+        if place is None:
+            return None
+        self._taken += 1
+        if self._taken % _FORGET_AFTER == 0:
+            self._rows.madvise(mmap.MADV_DONTNEED)  # what was read would count as this process's memory
+        return parse(self._rows[place : self._rows.find(b"\n", place)])
 
     def rest(self) -> Iterator[Pending]:
         """Yield the rows that nobody took, in order."""

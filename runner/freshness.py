@@ -1,0 +1,73 @@
+"""How long ago a job last succeeded, as its run folders say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from runner import runs
+from runner.errors import SpecError
+from runner.manifest import Manifest
+from runner.notify_section import MAX_ERROR_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """A run that was one.
+
+    Attributes:
+        at_us: when it first had a result for every row, in microseconds since 1970: what it knows is from then.
+    """
+
+    run: str
+    at_us: int
+
+
+def last_success(folders: Sequence[Path]) -> Success | None:
+    """Return the latest success among the runs of a job; None: there is none. Rehearsals are none.
+
+    A run counts that has finished, with no more failed rows than its job allows (`notify.max_error_rate`).
+    """
+    found = None
+    for folder in folders:
+        if runs.is_rehearsal(folder):
+            continue
+        try:
+            manifest = Manifest.load(folder)
+        except SpecError:
+            continue  # what cannot be read is no success
+        at_us = finished_at_us(manifest) if is_success(manifest) else None
+        if at_us is not None and (found is None or at_us > found.at_us):
+            found = Success(manifest.run, at_us)
+    return found
+
+
+def is_success(manifest: Manifest) -> bool:
+    """Whether a run has finished, with few enough failed rows."""
+    return manifest.status == "finished" and error_rate(manifest) <= allowed_error_rate(manifest.spec)
+
+
+def error_rate(manifest: Manifest) -> float:
+    """Return the share of failed rows among those with a result."""
+    rows = manifest.summary.get("rows", 0)
+    return manifest.summary.get("failed", 0) / rows if rows else 0.0
+
+
+def allowed_error_rate(spec: Mapping[str, Any]) -> float:
+    """Return the share of failed rows up to which the finished run of a job is a success.
+
+    Args:
+        spec: the job as run.json has it; an old one knows no `notify`.
+    """
+    return float((spec.get("notify") or {}).get("max_error_rate", MAX_ERROR_RATE))
+
+
+def finished_at_us(manifest: Manifest) -> int | None:
+    """Return when a run first had a result for every row; a retry does not make it younger."""
+    for session in manifest.sessions:
+        if session.ended == "finished" and session.finished_at is not None:
+            return round(datetime.fromisoformat(session.finished_at).timestamp() * 1e6)
+    return None

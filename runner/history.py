@@ -1,0 +1,137 @@
+"""What a run is in the history of its job: when it began, and in one word how it came out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from runner.errors import SpecError
+from runner.lock import is_locked
+from runner.manifest import Manifest
+from runner.runs import is_rehearsal
+
+OUTCOMES = ("success", "partial", "stopped", "failed", "cancelled", "missed", "skipped")
+"""How a planned run can end. `missed` and `skipped` are for moments at which none began: no folder tells of them."""
+
+UNFINISHED = ("running", "waiting", "killed")
+"""What a run is that has no outcome yet; with `stopped` and `cancelled` those that can be resumed."""
+
+_STAMP = re.compile(r"(\d{8}T\d{6})Z")
+_SPAN = re.compile(r"(\d{1,6})([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+@dataclass(frozen=True)
+class Past:
+    """One run of a job.
+
+    Attributes:
+        began_us: when, in microseconds since 1970.
+    """
+
+    folder: Path
+    manifest: Manifest
+    began_us: int
+
+    @classmethod
+    def load(cls, folder: Path) -> Past:
+        """Read what a run's folder says.
+
+        Raises:
+            SpecError: it is no run, or its record cannot be read.
+        """
+        manifest = Manifest.load(folder)
+        return cls(folder, manifest, _began_us(manifest, folder))
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def outcome(self) -> str:
+        return outcome(self.manifest, self.folder)
+
+    @property
+    def is_rehearsal(self) -> bool:
+        return self.manifest.rehearsal or is_rehearsal(self.folder)
+
+    @property
+    def took_s(self) -> float:
+        """Seconds of work, over all sessions that have ended."""
+        return sum(session.wall_s for session in self.manifest.sessions)
+
+
+def status(manifest: Manifest, folder: Path) -> str:
+    """Return the status as it is now: a run that says it works, but that nobody holds, was killed."""
+    if manifest.status == "running" and not is_locked(folder.parent):
+        return "killed"
+    return manifest.status
+
+
+def outcome(manifest: Manifest, folder: Path) -> str:
+    """Return how a run came out: one of `OUTCOMES`, or of `UNFINISHED` where that is still open.
+
+    `success` is an answer for every row, also for none; `partial` lacks some, `failed` all of them. One that ended
+    early is `stopped(REASON)`, the reason being the kind of what stopped it, or `cancelled` where a person or a signal
+    did.
+
+    Args:
+        manifest: with a status of its own words; `killed` is one too.
+        folder: the run's.
+    """
+    now = status(manifest, folder)
+    if now == "finished":
+        failed, rows = manifest.summary.get("failed", 0), manifest.summary.get("rows", 0)
+        return "success" if not failed else "failed" if failed == rows else "partial"
+    if now == "stopped":
+        return f"stopped({manifest.stopped_by['kind']})" if manifest.stopped_by else "stopped"
+    return "cancelled" if now == "interrupted" else now
+
+
+def is_one_of(found: str, wanted: Iterable[str]) -> bool:
+    """Whether an outcome is one of those wanted: `stopped` stands for all its reasons."""
+    return any(found == word or found.startswith(f"{word}(") for word in wanted)
+
+
+def in_order(folders: Iterable[Path]) -> tuple[list[Past], dict[Path, str]]:
+    """Return the runs in these folders, in the order in which they began; and why others could not be read."""
+    found, unreadable = [], {}
+    for folder in folders:
+        try:
+            found.append(Past.load(folder))
+        except SpecError as error:
+            unreadable[folder] = error.message
+    return sorted(found, key=lambda run: (run.began_us, run.name)), unreadable
+
+
+def since_us(text: str, now_us: int) -> int:
+    """Read what `--since` takes: a time span until now, or a date, with or without a time; without an offset UTC.
+
+    Raises:
+        SpecError: it is neither.
+    """
+    if span := _SPAN.fullmatch(text.strip()):
+        ago = timedelta(**{_UNITS[span[2]]: int(span[1])})
+        return now_us - ago // timedelta(microseconds=1)
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise SpecError(
+            f"--since takes a time span or a date, got `{text}`", hint="for instance --since 7d or --since 2026-11-01"
+        ) from None
+    return _us(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def _began_us(manifest: Manifest, folder: Path) -> int:
+    if manifest.sessions:
+        return _us(datetime.fromisoformat(manifest.sessions[0].started_at))
+    if stamp := _STAMP.match(folder.name):  # it was killed before it began to work
+        return _us(datetime.strptime(stamp[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC))
+    return folder.stat().st_mtime_ns // 1000
+
+
+def _us(moment: datetime) -> int:
+    return round(moment.timestamp() * 1e6)

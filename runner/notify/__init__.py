@@ -1,0 +1,1 @@
+"""Tells people how a job goes: once for each change, of what they asked to hear."""
