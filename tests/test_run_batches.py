@@ -552,18 +552,6 @@ def test_a_batch_that_the_server_does_not_know_can_be_given_up(batched: Make) ->
         assert_whole(here, 20)
 
 
-def test_a_rehearsal_that_was_killed_goes_on_at_once(batched: Make) -> None:
-    with batching(batches={"duration_s": 1e9}) as gone:
-        here = batched(gone, rows=20)
-        here.run("--detach")
-    here.endpoint = {"simulator": {"latency_s": 0, "batches": FAST}}
-    here.change()
-    assert here.runner("resume", "--wait").stderr.startswith(
-        "warning: batch 1 is lost with its simulator; its rows are sent again\n"
-    )
-    assert_whole(here, 20)
-
-
 def test_cancelling_the_batches_of_a_run_that_has_none_sends_nothing(
     batched: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
