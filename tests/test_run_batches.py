@@ -276,8 +276,9 @@ def test_a_row_that_is_too_large_alone_fails(batched: Make) -> None:
         assert "too large for the Batch API" in failed["_error"]
 
 
-def test_a_batch_that_is_refused_as_a_whole_stops_the_run_and_loses_nothing(batched: Make) -> None:
-    with batching(batches={"script": [{"fail": "too_many_tasks"}]}) as server:
+@pytest.mark.parametrize("code", ["too_many_tasks", "model_mismatch"])
+def test_a_batch_that_is_refused_as_a_whole_stops_the_run_and_loses_nothing(batched: Make, code: str) -> None:
+    with batching(batches={"script": [{"fail": code}]}) as server:
         here = batched(server, rows=20)
         summary = here.work()
         assert summary.status == "stopped"

@@ -43,6 +43,8 @@ _SPLIT_AFTER = 3  # refusals in a row
 # counts as spent.
 _WORTH_IT = 0.1
 _FULL = "token_limit_exceeded"
+# What is said of a line, and would be true of every other: which row it is has nothing to do with it.
+_OF_EVERY_ROW = frozenset({"url_mismatch", "model_mismatch", "model_not_found", "invalid_method"})
 
 
 @dataclass(frozen=True)
@@ -385,7 +387,8 @@ class Course:
         said = f"{errors[0].message} ({errors[0].code})" if errors else "it gives no reason"
         reasons = {error.line: f"the batch was refused for this row: {error.message} ({error.code})"
                    for error in reversed(errors)
-                   if error.line is not None and 1 <= error.line <= entry.requests}  # fmt: skip
+                   if error.line is not None and 1 <= error.line <= entry.requests
+                   and error.code not in _OF_EVERY_ROW}  # fmt: skip
         if reasons:
             office.home.warn(f"batch {entry.number} was refused for {len(reasons):,} of its rows: {said}")
             await self._closed(entry, await office.collector.refuse(entry, reasons))
