@@ -134,44 +134,55 @@ def key_of(row: dict[str, Any]) -> Key:
     return row["_index"], row.get("_model_number", 0)
 
 
-def batches(
-    path: Path, batch_bytes: int = 4 << 20, whole_bytes: int = 32 << 20
-) -> Iterator[tuple[list[Line], list[bytes]]]:
+def batches(path: Path, batch_bytes: int = 4 << 20, whole_bytes: int = 32 << 20) -> Iterator[list[bytes]]:
     """Yield the lines of a journal in order of their keys, in batches of about `batch_bytes` that part no input row.
 
     Args:
         whole_bytes: a larger journal is not read at once, but row by row.
     """
-    places: list[Line] = []
     batch: list[bytes] = []
-    size = 0
+    size, last = 0, -1
     with open(path, "rb") as file:
-        whole = file.read() if path.stat().st_size <= whole_bytes else b""
-        for line in lines(path):
-            if size >= batch_bytes and line.key[0] != places[-1].key[0]:
-                yield places, batch
-                places, batch, size = [], [], 0
-            places.append(line)
-            batch.append(
-                whole[line.offset : line.offset + line.length] or os.pread(file.fileno(), line.length, line.offset)
-            )
-            size += line.length
+        rows: Iterable[tuple[Key, bytes]]
+        if path.stat().st_size <= whole_bytes:
+            rows = _sorted(path, file.read())
+        else:
+            rows = ((line.key, os.pread(file.fileno(), line.length, line.offset)) for line in lines(path))
+        for (index, _), line in rows:
+            if size >= batch_bytes and index != last:
+                yield batch
+                batch, size = [], 0
+            batch.append(line)
+            size += len(line)
+            last = index
     if batch:
-        yield places, batch
+        yield batch
 
 
-def decoded(path: Path, places: Iterable[Line], batch: Iterable[bytes]) -> list[dict[str, Any]]:
+def _sorted(path: Path, content: bytes) -> list[tuple[Key, bytes]]:
+    """Return the keys and lines of a journal that is in memory; as `lines`."""
+    found: dict[Key, bytes] = {}
+    for line in content.splitlines(keepends=True):
+        match = _KEY.match(line)
+        if match is not None and line.endswith(b"\n"):
+            found[int(match[1]), int(match[2] or 0)] = line
+        elif line.endswith(b"\n"):
+            raise _damaged(path, content.find(line))
+    return sorted(found.items())
+
+
+def decoded(path: Path, batch: Iterable[bytes]) -> list[dict[str, Any]]:
     """Return the rows of lines.
 
     Raises:
         FatalError: one is damaged.
     """
     rows = []
-    for place, line in zip(places, batch, strict=True):
+    for line in batch:
         try:
             rows.append(decode(line))
         except ValueError:
-            raise _damaged(path, place.offset) from None
+            raise _damaged(path, path.read_bytes().find(line)) from None
     return rows
 
 
@@ -181,8 +192,8 @@ def read(path: Path, batch_bytes: int = 4 << 20, whole_bytes: int = 32 << 20) ->
     Raises:
         FatalError: a row is damaged.
     """
-    for places, batch in batches(path, batch_bytes, whole_bytes):
-        yield decoded(path, places, batch)
+    for batch in batches(path, batch_bytes, whole_bytes):
+        yield decoded(path, batch)
 
 
 def repair(path: Path) -> set[Key]:

@@ -93,9 +93,9 @@ def _row_groups(source: Path, schema: pa.Schema) -> Iterator[pa.Table]:
     reader = LineReader(schema)
     group: list[pa.Table] = []
     size = 0
-    for places, lines in journal.batches(source, _ARROW_BYTES if reader.able else _BREATH_BYTES):
+    for lines in journal.batches(source, _ARROW_BYTES if reader.able else _BREATH_BYTES):
         table = reader.table(lines)
-        group.append(to_table(journal.decoded(source, places, lines), schema) if table is None else table)
+        group.append(to_table(journal.decoded(source, lines), schema) if table is None else table)
         size += group[-1].nbytes
         if size >= _GROUP_BYTES:
             yield pa.concat_tables(group)

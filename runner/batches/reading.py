@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from runner.accounting import account
 from runner.answer import Answer, accept
@@ -28,8 +27,7 @@ RowError = Callable[[int, object], RunnerError]
 _NOT_REACHED = frozenset({"batch_expired", "batch_cancelled"})
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a line says.
 
     Attributes:
