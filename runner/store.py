@@ -27,6 +27,7 @@ from runner.records import BadRow, Item, Key, Result
 
 _BALLAST_BYTES = 4 << 20
 _BREATH = 500  # rows passed over before others get a turn
+_LOOK_S = 0.02
 _OPEN_FILES = 32  # however many parts are open: because of a slow row, or because answers come in any order
 
 
@@ -102,6 +103,8 @@ class ResultStore:
         self._complete: dict[int, Journal] = {}  # those that wait to be sealed
         self._syncs: deque[Future[None]] = deque()  # that someone waits for
         self._bug: BaseException | None = None
+        self._unhurried = threading.Event()  # cleared while parts are not to be sealed
+        self._unhurried.set()
         self.found = 0
         self.found_failed = 0
         self.failure: FatalError | None = None
@@ -321,8 +324,19 @@ class ResultStore:
             self._thread.submit(self._seal, number, part.journal)
         del self._open[number]
 
+    @contextmanager
+    def hurry(self) -> Iterator[None]:
+        """Seal no part in this time: many answers are waiting to be stored, and a journal keeps them as safely."""
+        self._unhurried.clear()
+        try:
+            yield
+        finally:
+            self._unhurried.set()
+
     def _seal(self, number: int, source: Journal) -> None:
         self._sync()
+        while not self._unhurried.wait(_LOOK_S):
+            self._sync()
         with self._noting_failures():
             source.close()
             finish = parts.merge if self._retry else parts.seal

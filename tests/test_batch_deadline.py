@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,9 @@ class Kept:
 
     async def secure(self) -> bool:
         return True
+
+    def hurry(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 def night(project: Make, rows: int = 120, *, strategy: dict[str, Any], server: dict[str, Any], **job: Any) -> Night:

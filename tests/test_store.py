@@ -119,6 +119,19 @@ def test_a_sync_does_not_wait_until_all_that_is_complete_is_sealed(tmp_path: Pat
     assert len(names(tmp_path)) == 200
 
 
+def test_no_part_is_sealed_while_answers_have_to_be_stored_in_a_hurry(tmp_path: Path) -> None:
+    with store(tmp_path) as opened:
+        with opened.hurry():
+            for item in opened.missing(items(12)):
+                assert item is not None
+                opened.append(ok(item))
+            opened.sync()  # which shares a thread with sealing, does not wait for its end
+            time.sleep(0.05)
+            assert sorted(path.name[:7] for path in tmp_path.glob("[jp]*")) == ["journal"] * 3
+        until(lambda: sorted(path.name[:4] for path in tmp_path.glob("[jp]*")) == ["part"] * 3)
+    assert [row["_index"] for row in table(tmp_path)] == list(range(12))
+
+
 def test_an_input_without_rows_gives_one_part_without_rows(tmp_path: Path) -> None:
     for _ in range(2):  # a run that was killed before it noted its end makes no second one
         with store(tmp_path) as opened:
