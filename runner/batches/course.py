@@ -7,25 +7,20 @@ is the end of a hybrid run, where live requests go out while the last batches co
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
-from runner.batches import listing, rows
+from runner.batches import listing
 from runner.batches.collecting import Collected
 from runner.batches.desk import BatchEndpoint, Gone, TooLarge
-from runner.batches.ledger import Claims, Entry
+from runner.batches.ledger import Entry
 from runner.batches.office import Office
 from runner.batches.packing import Packing, Sizes
-from runner.batches.rows import Pending
+from runner.batches.stream import LiveRows, Pause, RowStream
 from runner.budget import NOTHING
 from runner.errors import FatalError
 from runner.forecast import LIVE_MARGIN, live_s
 from runner.openai_batches import BatchState
 from runner.progress import duration
-from runner.records import Item, Key, Request, Result
 from runner.store import disk_error
 from runner.strategies import Calls, Emit, Requests, Strategy
 
@@ -81,20 +76,14 @@ class Course:
         self._office = office
         self._desk = office.desk
         self._ledger = office.desk.ledger
-        self._requests = requests
         self._calls = calls
         self._emit = emit
         self._finish = finish
         self._stop = office.stop
         self._errand = office.home.errand
-        self._claims = Claims()
         self._sizes = Sizes(tokens=office.desk.most_tokens)
         self._packings: dict[int, Packing] = {}
-        self._source = self._unclaimed()
-        self._again = self._sent_again()
-        self._held: _Row | None = None
-        self._sample: deque[_Row | _Pause] = deque()
-        self._exhausted = False
+        self._rows = RowStream(self._ledger, office.home.kept, requests, self._packings)
         self._watched: dict[int, _Watched] = {}
         self._not_before: dict[int, float] = {}
         self._expired = False
@@ -146,12 +135,8 @@ class Course:
         """Take up where the last session ended."""
         ledger, budget = self._ledger, self._office.budget
         for entry in ledger.open:
-            self._claims.add(entry.model, entry.rows)
             if budget is not None:
                 budget.adopt(entry.most)
-        for number in ledger.waiting_again():
-            for row in rows.read(ledger.again_path(number)):
-                self._claims.add(row.item.model, [[row.item.index, row.item.index]])
         for entry in ledger.entries:
             if entry.state == "submitting" and self._sends:
                 await self._sent(entry, None)
@@ -167,7 +152,7 @@ class Course:
         return not self._errand.cancel and (self._finish is None or not self._finish.at_once)
 
     def _through(self) -> bool:
-        return self._exhausted and self._held is None and not self._ledger.open and not self._ledger.waiting_again()
+        return self._rows.exhausted and not self._ledger.open and not self._ledger.waiting_again()
 
     # Filling and submitting -------------------------------------------------------------------------------------------
 
@@ -226,11 +211,11 @@ class Course:
         """Fill batches until one is full or nothing is left to pack; return whether one was made."""
         office, budget = self._office, self._office.budget
         count = 0
-        while (row := self._next_row()) is not None:
+        while (row := self._rows.next_row()) is not None:
             count += 1
             if count % _BREATH == 0:
                 await asyncio.sleep(0)
-            if isinstance(row, _Pause):
+            if isinstance(row, Pause):
                 continue
             model, body = row.pending.item.model, row.request.body
             packing = self._packings.get(model)
@@ -238,12 +223,12 @@ class Course:
                 packing = self._packings[model] = Packing(self._ledger, model, self._desk.url, self._sizes)
             tokens = office.estimates[model].input_tokens(row.pending.input_tokens)
             if not packing.has_room(body, tokens):
-                self._held = row
+                self._rows.hold(row)
                 await self._finish_packing(packing)
                 return True
             most = office.bounds[model](len(body)) if budget is not None else NOTHING
             if budget is not None and (refusal := budget.commit(most)) is not None:
-                self._held = row
+                self._rows.hold(row)
                 if sum(each.requests for each in self._packings.values()) > self._largest * _WORTH_IT:
                     return await self._finish_all()
                 if not self._ledger.open:
@@ -266,68 +251,6 @@ class Course:
         del self._packings[packing.model]
         self._largest = max(self._largest, packing.requests)
         await asyncio.to_thread(packing.finish, self._office.clock.now_us())
-
-    # Rows -------------------------------------------------------------------------------------------------------------
-
-    def _next_row(self) -> _Row | _Pause | None:
-        """Return the next row to send; None: there is none now, and there may be later."""
-        if self._held is not None:
-            held, self._held = self._held, None
-            return held
-        for stream in (self._again, _taken(self._sample), self._source):
-            row = next(stream, None)
-            if row is not None:
-                return row
-        self._again = self._sent_again()
-        self._exhausted = True
-        return None
-
-    def _look_ahead(self) -> None:
-        """Learn from the first rows what a row takes."""
-        self._sample.extend(islice(self._source, _SAMPLE))
-        rows = [row for row in self._sample if isinstance(row, _Row)]
-        if rows:
-            tokens = [self._office.estimates[row.pending.item.model].need(row.request).tokens for row in rows]
-            self._tokens_per_row = sum(tokens) / len(tokens)
-        elif self._ledger.entries:
-            inputs = sum(entry.tokens for entry in self._ledger.entries)
-            requests = sum(entry.requests for entry in self._ledger.entries)
-            self._tokens_per_row = self._office.estimates[0].tokens(inputs // requests)
-
-    def _unclaimed(self) -> Iterator[_Row | _Pause]:
-        """Yield the rows of the input that are in no batch."""
-        while True:
-            try:
-                item = self._requests.next_item()
-            except StopIteration:
-                return
-            if item is None or item.key in self._claims:
-                yield _PAUSE
-                continue
-            request = self._requests.build(item)
-            yield _PAUSE if request is None else _Row(Pending.of(request), request)
-
-    def _sent_again(self) -> Iterator[_Row | _Pause]:
-        """Yield the rows that batches gave back, and that have no result."""
-        ledger = self._ledger
-        for number in ledger.waiting_again():
-            path = ledger.again_path(number)
-            taken = ledger.taken(number)
-            keys = {row.item.key for row in islice(rows.read(path), taken, None)}
-            lacking = self._office.home.kept.lacking(keys)
-            model, count = None, 0
-            for count, row in enumerate(rows.read(path), 1):
-                model = row.item.model
-                if count <= taken or row.item.key not in lacking:
-                    continue
-                request = self._requests.build(row.item)
-                if request is not None:
-                    yield _Row(row, request, (number, count))
-            packing = None if model is None else self._packings.get(model)
-            if packing is not None and packing.continues(number):
-                packing.takes_over(number, count)
-            elif self._held is None or self._held.again is None or self._held.again[0] != number:
-                path.unlink(missing_ok=True)  # every row of it is in a batch or has a result
 
     # Following and collecting -----------------------------------------------------------------------------------------
 
@@ -447,11 +370,22 @@ class Course:
     def _live_s(self, count: int) -> float:
         return live_s(count, self._tokens_per_row, self._office.limits)
 
+    def _learn(self) -> None:
+        """Learn from the first rows, or else from earlier batches, what a row takes."""
+        sample = self._rows.look_ahead(_SAMPLE)
+        if sample:
+            tokens = [self._office.estimates[row.pending.item.model].need(row.request).tokens for row in sample]
+            self._tokens_per_row = sum(tokens) / len(tokens)
+        elif self._ledger.entries:
+            inputs = sum(entry.tokens for entry in self._ledger.entries)
+            requests = sum(entry.requests for entry in self._ledger.entries)
+            self._tokens_per_row = self._office.estimates[0].tokens(inputs // requests)
+
     def _say_if_late(self) -> None:
         deadline_us = self._finish.deadline_us if self._finish is not None else None
         if deadline_us is None:
             return
-        self._look_ahead()
+        self._learn()
         late_s = self._live_s(self._unfinished()) - (deadline_us - self._now_us()) / 1e6
         if late_s > 0:
             self._office.home.warn(
@@ -476,7 +410,7 @@ class Course:
         await self._finish_all()  # what the budget left half packed
         for entry in [entry for entry in self._ledger.open if entry.state == "packed"]:
             await self._closed(entry, await self._office.collector.give_back(entry))
-        live = _LiveRows(self._next_row, self._ledger.again_path, self._emit)
+        live = LiveRows(self._rows, self._emit)
         home = asyncio.create_task(self._home_safely())  # beside: a server that does not answer holds up no live row
         try:
             while not self._stop.requested:
@@ -552,73 +486,3 @@ class Course:
     def table(self) -> list[str]:
         """Return a line for each batch that is on its way."""
         return [listing.line(entry, self._now_us()) for entry in self._ledger.open]
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A row to be sent.
-
-    Attributes:
-        again: the file of rows to be sent again that it is from, and how many rows of that are gone with it.
-    """
-
-    pending: Pending
-    request: Request
-    again: tuple[int, int] | None = None
-
-
-class _Pause:
-    """Nothing to send just now."""
-
-
-_PAUSE = _Pause()
-
-
-def _taken(rows: deque[_Row | _Pause]) -> Iterator[_Row | _Pause]:
-    while rows:
-        yield rows.popleft()
-
-
-class _LiveRows:
-    """What a live strategy pulls at the end of a hybrid run, and emits to.
-
-    Args:
-        next_row: gives the rows; None: there is none now.
-    """
-
-    def __init__(
-        self, next_row: Callable[[], _Row | _Pause | None], again_path: Callable[[int], object], emit: Emit
-    ) -> None:
-        self._next_row = next_row
-        self._emit = emit
-        self._turn = threading.RLock()
-        self._so_far: dict[Key, Result] = {}
-
-    def __iter__(self) -> _LiveRows:
-        return self
-
-    def __next__(self) -> Request | None:
-        with self._turn:
-            row = self._next_row()
-            if row is None:
-                raise StopIteration
-            if isinstance(row, _Pause):
-                return None
-            if row.pending.result.attempts:
-                self._so_far[row.pending.item.key] = row.pending.result
-            return row.request
-
-    def next_item(self) -> Item | None:
-        request = next(self)
-        return None if request is None else request.item
-
-    def build(self, item: Item) -> Request | None:
-        raise NotImplementedError("rows come as requests here")
-
-    def emit(self, result: Result) -> None:
-        """Pass a result on, with what its row took in batches."""
-        with self._turn:
-            before = self._so_far.pop(result.item.key, None)
-        if before is not None:
-            rows.add(result, before)
-        self._emit(result)

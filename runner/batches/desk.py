@@ -173,7 +173,7 @@ class Desk:
             if (file := await self._uploaded(entry, endpoint)) is not None:
                 entry.file_id = file.id
             return False
-        state = await self._find(entry, endpoint, looks=_LOOKS)
+        state = await self._find(entry, endpoint)
         if state is not None:
             self._submitted(entry, state)
         return state is not None
@@ -250,7 +250,7 @@ class Desk:
 
         async def create() -> BatchState:
             nonlocal doubtful
-            if doubtful and (state := await self._find(entry, endpoint, looks=_LOOKS)) is not None:
+            if doubtful and (state := await self._find(entry, endpoint)) is not None:
                 return state
             doubtful = True
             try:
@@ -261,7 +261,7 @@ class Desk:
 
         return await self._patiently(create)
 
-    async def _find(self, entry: Entry, endpoint: BatchEndpoint, looks: int = 1) -> BatchState | None:
+    async def _find(self, entry: Entry, endpoint: BatchEndpoint) -> BatchState | None:
         """Return the batch that has our id in its metadata; should there be two, cancel the younger."""
 
         async def look() -> list[BatchState]:
@@ -273,7 +273,7 @@ class Desk:
                     break
             return found
 
-        for turn in range(looks):
+        for turn in range(_LOOKS):
             if turn:
                 await self._sleep(_LOOK_S)
             if found := sorted(await self._patiently(look), key=lambda state: state.created_at):
