@@ -6,14 +6,10 @@ import re
 from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
-from typing import Any
-
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
 
 from runner.problems import Finding, complain, say
 from runner.timespan import read_span
+from runner.written import Written
 
 EXAMPLES = ("06:00", "2026-11-22T06:00+01:00", "8h", "1h30m")
 _FORMS = 'must be a time such as "06:00", a date with a time such as "2026-11-22T06:00", or a time span such as 8h'
@@ -24,7 +20,7 @@ _MOMENT = re.compile(_DATE.pattern + r"[T ]\d{2}:\d{2}(?::\d{2})?(?:Z|[+-]\d{2}:
 
 
 @dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(Written):
     """When a job has to be done.
 
     Attributes:
@@ -54,17 +50,11 @@ class Deadline:
         found = [at for day in days for at in _moments(datetime.combine(day, self.when))]
         return min(at for at in found if at > began_us)
 
-    def __str__(self) -> str:
-        return self.text
-
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        as_text = core_schema.to_string_ser_schema()
-        return core_schema.no_info_plain_validator_function(_validated, serialization=as_text)
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"type": "string", "minLength": 1}
+    def read(cls, value: object) -> Deadline | None:
+        found = _read(value) if isinstance(value, str) else None
+        complain([] if found else [Finding(f"{_FORMS}, got {say(value)}", hint=_hint(value))])
+        return found
 
 
 def parse(text: str) -> Deadline:
@@ -76,14 +66,6 @@ def parse(text: str) -> Deadline:
     found = _read(text)
     if found is None:
         raise ValueError(f"{_FORMS}, got {say(text)}")
-    return found
-
-
-def _validated(value: object) -> Deadline | None:
-    if isinstance(value, Deadline):
-        return value
-    found = _read(value) if isinstance(value, str) else None
-    complain([] if found else [Finding(f"{_FORMS}, got {say(value)}", hint=_hint(value))])
     return found
 
 

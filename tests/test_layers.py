@@ -54,6 +54,7 @@ ORDER = [
     },
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules", "prices"},
     {
+        "written",
         "sections",
         "timespan",
         "schedule.zones",

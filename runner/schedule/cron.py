@@ -15,14 +15,12 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from typing import Any
+from typing import ClassVar
 
 from cronsim import CronSim, CronSimError
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
 
 from runner.problems import Finding, complain, say
+from runner.written import Written
 
 FIELDS = ("minute", "hour", "day of the month", "month", "day of the week")
 _BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
@@ -53,7 +51,7 @@ Day = int | tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Cron:
+class Cron(Written):
     """A cron line.
 
     Attributes:
@@ -63,6 +61,8 @@ class Cron:
         weekdays: 0 is Sunday; `(1, 2)` is the second Monday of the month, `(1, LAST)` the last.
         both_days: day of the month and day of the week must both fit, because one of them begins with `*`; else either.
     """
+
+    shortest: ClassVar[int] = 9
 
     text: str
     minutes: frozenset[int]
@@ -111,17 +111,12 @@ class Cron:
         hours = ",".join(map(str, sorted(self.hours)))
         return " ".join((minute, hours, *days)), self.by_face()
 
-    def __str__(self) -> str:
-        return self.text
-
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        as_text = core_schema.to_string_ser_schema()
-        return core_schema.no_info_plain_validator_function(_validated, serialization=as_text)
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"type": "string", "minLength": 9}
+    def read(cls, value: object) -> Cron:
+        if not isinstance(value, str):
+            hint = 'for example "0 2 * * *": every night at two'
+            complain([Finding(f"must be a cron line, got {say(value)}", hint=hint)])
+        return read_cron(str(value))
 
 
 def read_cron(text: str) -> Cron:
@@ -150,15 +145,6 @@ def read_cron(text: str) -> Cron:
         frozenset(_from_sunday(day) for day in found.weekdays),
         found.day_and,
     )
-
-
-def _validated(value: object) -> Cron:
-    if isinstance(value, Cron):
-        return value
-    if not isinstance(value, str):
-        hint = 'for example "0 2 * * *": every night at two'
-        complain([Finding(f"must be a cron line, got {say(value)}", hint=hint)])
-    return read_cron(str(value))
 
 
 def _findings(text: str, fields: list[str]) -> list[Finding]:
