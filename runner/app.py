@@ -22,12 +22,12 @@ from runner.clock import Clock, SystemClock
 from runner.connect import connected
 from runner.dataset.fingerprint import FileStamp, unchanged
 from runner.dataset.survey import Survey
-from runner.errors import InputError, SpecError
+from runner.errors import InputError, LockedError, SpecError
 from runner.event_loop import run_loop
 from runner.execution import Execution, Outcome, finished_code
 from runner.load import Job, load_job
 from runner.lock import locked
-from runner.manifest import Manifest, encode_schema, versions
+from runner.manifest import BY_HAND, Manifest, Origin, encode_schema, versions
 from runner.notify.watch import watched
 from runner.output import Output
 from runner.plan import Plan, make_plan
@@ -49,30 +49,31 @@ def start(
     console: Console | None = None,
     stop: Stop | None = None,
     errand: Errand = WAIT,
-    scheduled: bool = False,
+    origin: Origin = BY_HAND,
+    clock: Clock | None = None,
 ) -> Outcome:
     """Run a job from its first row.
 
     Args:
         outputs: where run folders go; default: `outputs/` in the project root.
         errand: what to do about batches, where the strategy makes some.
-        scheduled: whether a scheduler started it, rather than a person.
         stop: for who wants to end the run from outside.
+        origin: what started it. A task of the queue has one run, whoever asks how often.
 
     Raises:
         SpecError, InputError: the job cannot be run as it is; nothing was sent.
-        LockedError: another run of this job is going on.
+        LockedError: another run of this job is going on, or the task has a run by now.
         FatalError: the run's folder cannot be written to any more.
     """
-    clock = SystemClock()
+    clock = clock or SystemClock()
     console = console or Console()
     base = (outputs or job.root / runs.OUTPUTS) / job.spec.name
     with watched(job, base, clock, os.environ, partial(_warn, console, clock)) as watch:
-        return watch.ended(_start(job, base, console, clock, stop or Stop(), errand, scheduled=scheduled))
+        return watch.ended(_start(job, base, console, clock, stop or Stop(), errand, origin))
 
 
 def _start(
-    job: Job, base: Path, console: Console, clock: Clock, stop: Stop, errand: Errand, *, scheduled: bool
+    job: Job, base: Path, console: Console, clock: Clock, stop: Stop, errand: Errand, origin: Origin
 ) -> Outcome:
     plan = make_plan(job)
     open_files.allow(job.limits.concurrency or 1, display(job.path))
@@ -85,10 +86,12 @@ def _start(
     with _beginning(base):
         base.mkdir(parents=True, exist_ok=True)
         with locked(base, f"runner run {_typed(job.path)}"):
+            if origin.task is not None and runs.of_task(base, origin.task) is not None:
+                raise LockedError(f"another process has begun task {origin.task}", where=str(base))
             folder = runs.create(base, clock.now_us(), job.rehearsal)
             manifest = _new_manifest(job, folder, found, output)
             manifest.choice = None if choice is None else choice.as_json()
-            manifest.scheduled = scheduled
+            manifest.scheduled, manifest.moment, manifest.task = origin.scheduled, origin.moment, origin.task
             try:
                 write_text(folder / SNAPSHOT, snapshot(job))
                 manifest.save(folder)
@@ -108,17 +111,20 @@ def resume(
     console: Console | None = None,
     stop: Stop | None = None,
     errand: Errand = WAIT,
+    as_begun: bool = False,
+    clock: Clock | None = None,
 ) -> Outcome:
     """Continue a run, or (with `retry`) send its failed rows again.
 
     Args:
         errand: what to do about the run's batches.
+        as_begun: with the job as the run has it, whatever has become of the job file.
 
     Raises:
         SpecError, InputError: job or input changed since, or there is nothing to do.
         LockedError: another run of this job is going on.
     """
-    clock = SystemClock()
+    clock = clock or SystemClock()
     found = _to_continue(folder, retry)
     if isinstance(found, Outcome):
         return found
@@ -129,7 +135,7 @@ def resume(
         manifest, retry = found
         if retry:
             _refuse_unfinished(manifest, folder)
-        job = _same_job(manifest, folder, {**manifest.overrides, **overrides})
+        job = _same_job(manifest, folder, {**manifest.overrides, **overrides}, as_begun=as_begun)
         console = console or Console()
         with watched(job, folder.parent, clock, os.environ, partial(_warn, console, clock)) as watch:
             plan = make_plan(job)
@@ -210,10 +216,10 @@ def _refuse_unfinished(manifest: Manifest, folder: Path) -> None:
         )
 
 
-def _same_job(manifest: Manifest, folder: Path, overrides: Mapping[str, str]) -> Job:
-    """Load the job of a run again; from the run's own copy when the job file is gone."""
+def _same_job(manifest: Manifest, folder: Path, overrides: Mapping[str, str], *, as_begun: bool = False) -> Job:
+    """Load the job of a run again; from the run's own copy when that is wanted, or the job file is gone."""
     path = Path(manifest.job_file)
-    if path.is_file():
+    if path.is_file() and not as_begun:
         job = load_job(path, overrides=overrides, environ=os.environ)
     else:
         job = load_job(folder / SNAPSHOT, overrides=overrides, environ=os.environ, root=Path(manifest.root))

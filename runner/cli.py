@@ -122,6 +122,7 @@ def run(
     from runner import app
     from runner.batches.office import Errand
     from runner.load import load_job
+    from runner.manifest import Origin
 
     loaded = load_job(job, overrides=overrides, environ=os.environ)
     if detach:
@@ -131,7 +132,7 @@ def run(
         outputs=outputs,
         console=_console(quiet, as_json),
         errand=Errand(wait=not detach),
-        scheduled=scheduled,
+        origin=Origin(scheduled=scheduled),
     )
     code = _show_outcome(outcome, quiet, as_json)
     return Exit.OK if detach and outcome.manifest.status == "waiting" else code

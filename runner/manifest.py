@@ -53,6 +53,24 @@ class Session:
     warnings: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a run was started by.
+
+    Attributes:
+        scheduled: a scheduler, rather than a person.
+        moment: the moment of the job's schedule that it is for (UTC, ISO 8601).
+        task: its number in the queue.
+    """
+
+    scheduled: bool = False
+    moment: str | None = None
+    task: int | None = None
+
+
+BY_HAND = Origin()
+
+
 @dataclass
 class Manifest:
     """The content of `run.json`.
@@ -66,7 +84,9 @@ class Manifest:
         arrow_schema: the same, exactly (base64 of Arrow's IPC form).
         summary: counted from the rows on disk when the run last ended.
         choice: what `strategy: auto` chose, from which alternatives, and why; None: the job names its strategy.
-        scheduled: a scheduler started it (`runner run --scheduled`), rather than a person.
+        scheduled: a scheduler started it (`runner run --scheduled`, or the service), rather than a person.
+        moment: the moment of the job's schedule that it is for (UTC, ISO 8601); None: it is for none.
+        task: its number in the queue; None: it was not queued.
     """
 
     run: str
@@ -88,6 +108,8 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     choice: dict[str, Any] | None = None
     scheduled: bool = False
+    moment: str | None = None
+    task: int | None = None
 
     @property
     def schema(self) -> pa.Schema:

@@ -65,6 +65,15 @@ def runs_in(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{manifest.NAME}") if not path.parent.is_symlink())
 
 
+def of_task(folder: Path, task: int) -> Path | None:
+    """Return the run of a job's folder that a task of the queue became; None: it has none. The newest are looked at first."""
+    for found in reversed(runs_in(folder)):
+        with suppress(SpecError):
+            if manifest.Manifest.load(found).task == task:
+                return found
+    return None
+
+
 def outputs_here() -> Path:
     """Return `outputs/` of the project that the current folder is in, or else of the current folder."""
     here = Path.cwd()
