@@ -72,9 +72,7 @@ def start(
         return watch.ended(_start(job, base, console, clock, stop or Stop(), errand, origin))
 
 
-def _start(
-    job: Job, base: Path, console: Console, clock: Clock, stop: Stop, errand: Errand, origin: Origin
-) -> Outcome:
+def _start(job: Job, base: Path, console: Console, clock: Clock, stop: Stop, errand: Errand, origin: Origin) -> Outcome:
     plan = make_plan(job)
     open_files.allow(job.limits.concurrency or 1, display(job.path))
     found = _survey(plan, console, clock)

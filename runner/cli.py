@@ -14,7 +14,10 @@ import click
 
 from runner import __version__
 from runner.errors import Exit, RunnerError, SpecError
+from runner.overrides import read_settings as _overrides
+from runner.overrides import redirected as _redirected
 from runner.schedule.commands import schedule
+from runner.service import commands as service
 from runner.stdio import complain, finish, say, use_utf8
 
 if TYPE_CHECKING:
@@ -47,7 +50,8 @@ def cli() -> None:
     """Run a dataset through an LLM API, as one YAML file says, into Parquet."""
 
 
-cli.add_command(schedule)
+for command in (schedule, *service.ALL):
+    cli.add_command(command)
 
 
 def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -505,25 +509,6 @@ def simulate(port: int, host: str, settings: str) -> int:
 
     serve(wanted, host, port, announce)
     return Exit.OK
-
-
-def _overrides(settings: tuple[str, ...], strategy: str | None = None) -> dict[str, str]:
-    overrides = {} if strategy is None else {"strategy": json.dumps(strategy)}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or not key:
-            raise SpecError(f"--set takes KEY=VALUE, got `{setting}`", hint="for instance --set limits.concurrency=8")
-        overrides[key.strip()] = value
-    return overrides
-
-
-def _redirected(overrides: dict[str, str], endpoint: str | None, rehearse: bool) -> dict[str, str]:
-    """Return the overrides with another endpoint, where one is asked for."""
-    if endpoint is not None and rehearse:
-        raise SpecError("--rehearse and --endpoint exclude each other")
-    if rehearse:
-        endpoint = "simulator"
-    return overrides if endpoint is None else {**overrides, "endpoint": json.dumps(endpoint)}
 
 
 def _reusing(job: Path, overrides: dict[str, str]) -> dict[str, str]:

@@ -16,11 +16,12 @@ from runner.errors import LockedError
 
 
 @contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
+def locked(folder: Path, what: str, taken: str = "another run of this job is going on") -> Iterator[None]:
     """Hold a job's folder.
 
     Args:
         what: what the holder is doing, for the message that another one gets.
+        taken: what that message says.
 
     Raises:
         LockedError: another process holds it; the message names it.
@@ -31,7 +32,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         if not _take(file):
             file.seek(0)
             raise LockedError(
-                f"another run of this job is going on: {_holder(file.read())}",
+                f"{taken}: {_holder(file.read())}",
                 where=str(folder),
                 hint="wait for it, or stop it with Ctrl-C (or `kill`) there",
             )

@@ -66,7 +66,7 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def of_task(folder: Path, task: int) -> Path | None:
-    """Return the run of a job's folder that a task of the queue became; None: it has none. The newest are looked at first."""
+    """Return the run of a job's folder that a task of the queue became; None: it has none. The newest goes first."""
     for found in reversed(runs_in(folder)):
         with suppress(SpecError):
             if manifest.Manifest.load(found).task == task:

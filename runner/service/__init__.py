@@ -1,1 +1,1 @@
-"""The queue of jobs and the service that works through it: `runner submit`, `runner serve`, and the moments of schedules."""
+"""The queue of jobs and the service that works through it, and the records of the moments of schedules."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -248,9 +248,15 @@ class Book:
             raise SpecError(f"there is no task {number}", where=str(self.path), hint="`runner queue` lists them")
         return found[0]
 
+    def with_token(self, token: str) -> Task | None:
+        """Return the task that has a token; None: there is none."""
+        return next(iter(self._tasks("WHERE token = ?", (token,))), None)
+
     def tasks(self, *states: State) -> list[Task]:
         """Return the tasks in these states, in the order in which they would be begun."""
-        return self._tasks(f"WHERE state IN ({', '.join('?' * len(states))}) ORDER BY priority DESC, begins_us, id", states)
+        return self._tasks(
+            f"WHERE state IN ({', '.join('?' * len(states))}) ORDER BY priority DESC, begins_us, id", states
+        )
 
     def last_ended(self, count: int) -> list[Task]:
         """Return the tasks that ended last, the newest last."""
@@ -331,8 +337,3 @@ def _task(row: sqlite3.Row) -> Task:
     found["overrides"] = json.loads(found["overrides"])
     found["cancelled"] = bool(found["cancelled"])
     return Task(**found)
-
-
-def is_open(task: Task, states: Collection[State] = ("queued", "running")) -> bool:
-    """Whether a task has not ended."""
-    return task.state in states

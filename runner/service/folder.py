@@ -1,0 +1,128 @@
+"""The job files that the service looks after: those with a schedule, and those that are dropped into the inbox."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from runner.errors import RunnerError
+from runner.schedule.section import ScheduleSpec, short_form
+from runner.service.agenda import Scheduled
+from runner.spec import job_name
+from runner.validation import check
+from runner.yaml_source import read
+
+INBOX = "inbox"
+"""The folder in `jobs/` that is watched."""
+
+TAKEN = "taken"
+REFUSED = "refused"
+"""The folders in it where files go that were submitted, and that cannot be."""
+
+_ENDINGS = (".yaml", ".yml")
+
+
+class Stamp(NamedTuple):
+    """What a file was when it was looked at."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp | None:
+        """Return it; None: there is no such file."""
+        try:
+            about = path.stat()
+        except OSError:
+            return None
+        return cls(about.st_ino, about.st_size, about.st_mtime_ns)
+
+
+@dataclass
+class ScheduledJobs:
+    """The jobs with a schedule.
+
+    Only the name and the section `schedule` are read here, so that a prompt file that is missing is a moment that
+    failed, and not one that nobody knows of.
+
+    Args:
+        files: the job files to look at; none: all of `folder`.
+    """
+
+    folder: Path
+    files: Sequence[Path] = ()
+    _seen: dict[Path, tuple[Stamp, Scheduled | None]] = field(default_factory=dict)
+
+    def look(self) -> tuple[list[Scheduled], list[tuple[Path, RunnerError]]]:
+        """Return the jobs as they are now, and what is newly wrong with a file: its job stays as it was before."""
+        paths = self.files or sorted(path for path in self.folder.glob("*") if path.suffix in _ENDINGS)
+        problems = []
+        for path in paths:
+            stamp = Stamp.of(path)
+            stamp_before, before = self._seen.get(path, (None, None))
+            if stamp is None:
+                self._seen.pop(path, None)
+            elif stamp != stamp_before:
+                try:
+                    before = _scheduled(path)
+                except RunnerError as error:
+                    problems.append((path, error))
+                self._seen[path] = stamp, before
+        for path in self._seen.keys() - set(paths):
+            del self._seen[path]
+        found: dict[str, Scheduled] = {}
+        for _, scheduled in self._seen.values():
+            if scheduled is not None:
+                found.setdefault(scheduled.job, scheduled)
+        return list(found.values()), problems
+
+
+def _scheduled(path: Path) -> Scheduled | None:
+    """Return the schedule of a job file; None: it has none.
+
+    Raises:
+        SpecErrors: it cannot be read that far.
+    """
+    from runner.problems import SpecErrors
+
+    source = read(path)
+    written = source.data.get("schedule")
+    if written is None:
+        return None
+    spec, problems = check(ScheduleSpec, source, short_form(written), ("schedule",))
+    if spec is None or source.problems:
+        raise SpecErrors([*source.problems, *problems])
+    return Scheduled(str(source.data.get("name") or job_name(path.stem)), path, spec)
+
+
+class Inbox:
+    """A folder into which job files are dropped. Each is taken once it has stopped changing, and moved away then."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._seen: dict[Path, Stamp] = {}
+
+    def ready(self) -> list[tuple[Path, str]]:
+        """Return the files that are as they were at the last look, each with a token that tells it from all others.
+
+        Files that begin with a dot or do not end as job files are none: so a file can be written under another name and
+        then renamed.
+        """
+        found = {}
+        for path in sorted(self.folder.glob("*")) if self.folder.is_dir() else ():
+            stamp = Stamp.of(path)
+            if path.suffix in _ENDINGS and not path.name.startswith(".") and path.is_file() and stamp is not None:
+                found[path] = stamp
+        still = [path for path, stamp in found.items() if self._seen.get(path) == stamp]
+        self._seen = found
+        return [(path, f"inbox:{path.name}:{'-'.join(map(str, found[path]))}") for path in still]
+
+    def put_away(self, path: Path, where: str, name: str) -> Path:
+        """Move a file into a folder of the inbox, under another name, and return where it is."""
+        target = self.folder / where / name
+        target.parent.mkdir(exist_ok=True)
+        path.replace(target)
+        return target

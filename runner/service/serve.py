@@ -1,0 +1,280 @@
+"""The service: begins what is queued and what schedules say, a few jobs side by side, until it is stopped.
+
+It keeps nothing in memory that matters. What is to be done is in the book, what is done in the folders of the runs, and
+both are looked at again when it starts: killed at any moment, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner import runs
+from runner.clock import Clock
+from runner.errors import Exit, FatalError, RunnerError, SpecError
+from runner.history import outcome as outcome_of
+from runner.load import load_job
+from runner.lock import is_locked
+from runner.manifest import Manifest, utc_text
+from runner.notify import watch
+from runner.problems import display
+from runner.schedule.moments import next_start
+from runner.service import agenda
+from runner.service.agenda import Called, Scheduled
+from runner.service.book import Book, NewTask, Task
+from runner.service.folder import REFUSED, TAKEN, Inbox, ScheduledJobs
+from runner.service.processes import Launcher, Process
+from runner.service.submission import prepared
+from runner.service.work import LOG, home_of
+
+MOST_KILLS = 3
+"""How often a task's process may be killed before the task is given up."""
+
+_AGAIN_S = 60
+_LOCKED_S = 5
+_LATE_EVERY_S = 300.0
+
+
+@dataclass
+class _Going:
+    task: Task
+    process: Process
+    told: bool = False
+
+
+class Service:
+    """Works through the queue of one `outputs/`. The holder of its lock (`serve`) has it to itself.
+
+    Args:
+        book: its queue.
+        jobs: where schedules are.
+        inbox: where job files are dropped.
+        workers: how many tasks at a time.
+        launch: begins a task.
+        environ: usually `os.environ`.
+        say: takes an event, one line.
+    """
+
+    def __init__(
+        self,
+        outputs: Path,
+        book: Book,
+        jobs: ScheduledJobs,
+        inbox: Inbox,
+        *,
+        workers: int,
+        launch: Launcher,
+        clock: Clock,
+        environ: Mapping[str, str],
+        say: Callable[[str], None],
+    ) -> None:
+        self._outputs = outputs
+        self._book = book
+        self._jobs = jobs
+        self._inbox = inbox
+        self._workers = workers
+        self._launch = launch
+        self._clock = clock
+        self._environ = environ
+        self._say = say
+        self._going: dict[int, _Going] = {}
+        self._held: set[int] = set()  # tasks that wait for another run of their job, and were said to
+        self._looked_for_late = clock.steady_s()
+        self._scheduled: list[Scheduled] = []
+        self.stopping = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued or going on."""
+        return not self._going and not self._book.tasks("queued", "running")
+
+    @property
+    def working(self) -> bool:
+        """Whether a task is going on."""
+        return bool(self._going)
+
+    def recover(self) -> None:
+        """Queue again what was going on when the service ended last. To be called once, first."""
+        now_us = self._clock.now_us()
+        for task in self._book.tasks("running"):
+            if task.cancelled:
+                self._close(task, "cancelled")
+                continue
+            self._book.put_back(task, min(task.begins_us, now_us))
+            self._note(task, "was cut off, and will be continued")
+
+    def turn(self) -> None:
+        """Do what there is to do now."""
+        for going in list(self._going.values()):
+            code = going.process.poll()
+            if code is not None:
+                del self._going[going.task.id]
+                self._ended(going.task, code)
+            elif not going.told and (self.stopping or self._book.task(going.task.id).cancelled):
+                going.told = True
+                going.process.stop()
+        if self.stopping:
+            return
+        self._look_at_schedules()
+        self._look_into_inbox()
+        self._begin()
+        if self._clock.steady_s() - self._looked_for_late >= _LATE_EVERY_S:
+            self._looked_for_late = self._clock.steady_s()
+            self.look_for_late()
+
+    def kill(self) -> None:
+        """End what is going on at once; its runs can be continued."""
+        for going in self._going.values():
+            going.process.kill()
+
+    # Tasks ------------------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        now_us = self._clock.now_us()
+        for task in self._book.tasks("queued"):
+            if len(self._going) >= self._workers:
+                return
+            if task.begins_us > now_us or any(going.task.job == task.job for going in self._going.values()):
+                continue
+            if is_locked(self._outputs / task.job):
+                if task.id not in self._held:
+                    self._held.add(task.id)
+                    self._note(task, "waits: another run of this job is going on")
+                continue
+            self._held.discard(task.id)
+            if not self._book.begin(task, now_us):  # it was cancelled just now
+                continue
+            try:
+                process = self._launch(task)
+            except OSError as error:
+                self._close(task, "failed", f"its process cannot be started: {error}")
+                continue
+            self._going[task.id] = _Going(task, process)
+            self._note(task, "began" if task.started_us is None else "goes on")
+
+    def _ended(self, task: Task, code: int) -> None:
+        task = self._book.task(task.id)
+        now_us = self._clock.now_us()
+        run = runs.of_task(self._outputs / task.job, task.id)
+        ended_well = code in (Exit.OK, Exit.SOME_FAILED)
+        if task.cancelled and not ended_well:
+            self._close(task, "cancelled", None, run)
+        elif code == Exit.LOCKED:
+            self._book.put_back(task, now_us + _LOCKED_S * 1_000_000)
+            self._note(task, "waits: another run of this job is going on")
+        elif self.stopping and (code == Exit.INTERRUPTED or code < 0):
+            self._book.put_back(task, task.begins_us)
+            self._note(task, "was interrupted, and will be continued")
+        elif code < 0 and task.kills + 1 < MOST_KILLS:
+            self._book.put_back(task, now_us + _AGAIN_S * 1_000_000, killed=True)
+            self._note(task, f"was killed by signal {-code}; it goes on in {_AGAIN_S} s")
+        elif code < 0:
+            why = f"its process was killed {MOST_KILLS} times, the last by signal {-code}"
+            self._close(task, "killed", why, run)
+            error = FatalError(why, kind="killed", hint="is there enough memory? `runner resume` goes on with the run")
+            self._tell_of(Path(task.job_file), error)
+        else:
+            self._close(task, None, self._last_error(task) if code not in (Exit.OK, Exit.SOME_FAILED) else None, run)
+
+    def _close(self, task: Task, outcome: str | None, why: str | None = None, run: Path | None = None) -> None:
+        """Note how a task ended: as its run did, unless that is known better."""
+        rows = ""
+        if run is not None:
+            manifest = Manifest.load(run)
+            summary = manifest.summary
+            outcome = outcome or outcome_of(manifest, run)
+            if summary:
+                rows = f": {summary.get('ok', 0):,} of {manifest.results:,} rows ok"
+        outcome = outcome or "failed"
+        self._book.end(task, self._clock.now_us(), outcome, why, None if run is None else run.name)
+        self._note(task, outcome + rows + (f" ({why})" if why else ""))
+
+    def _last_error(self, task: Task) -> str | None:
+        """Return the last message in a task's log."""
+        try:
+            lines = (home_of(self._outputs, task.id) / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return None
+        said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return said[-1] if said else None
+
+    # Schedules --------------------------------------------------------------------------------------------------------
+
+    def _look_at_schedules(self) -> None:
+        self._scheduled, problems = self._jobs.look()
+        for path, error in problems:
+            self._event(f"{display(path)} cannot be read: {error.message}")
+            self._tell_of(path, error)
+        for scheduled in self._scheduled:
+            known = self._book.plan(scheduled.job)
+            if known is None or known.line != scheduled.line:
+                plan = agenda.first_seen(self._book, scheduled, self._clock.now_us())
+                upcoming = next_start(scheduled.schedule, scheduled.job, agenda.at(plan.last_us))
+                when = f"{upcoming.local:%Y-%m-%d %H:%M %Z}" if upcoming else "never"
+                self._event(f"{scheduled.job} is scheduled ({scheduled.line}): next {when}")
+                continue
+            for called in agenda.call(self._book, scheduled, self._outputs, self._clock.now_us(), _prepared):
+                self._say_called(scheduled, called)
+
+    def _say_called(self, scheduled: Scheduled, called: Called) -> None:
+        when = f"{agenda.at(called.record.at_us).astimezone(scheduled.schedule.zone):%Y-%m-%d %H:%M %Z}"
+        for task in called.cancelled:
+            self._note(task, "is cancelled: the next run of its job begins, and `overlap: cancel`")
+        if called.task is not None:
+            why = f" ({called.record.why})" if called.record.why else ""
+            self._note(called.task, f"is due: {when}{why}")
+        else:
+            self._event(f"{scheduled.job}  {called.record.verdict}: {when} ({called.record.why})")
+        if called.error is not None:
+            self._tell_of(scheduled.job_file, called.error)
+
+    def look_for_late(self) -> None:
+        """Tell those who asked for it of jobs whose last success is too old."""
+        for scheduled in self._scheduled:
+            plan = self._book.plan(scheduled.job)
+            try:
+                job = load_job(scheduled.job_file)
+            except RunnerError:
+                continue  # which was said when it was due
+            if job.spec.notify is None or not any("late" in target.on for target in job.spec.notify.to):
+                continue
+            base = self._outputs / scheduled.job
+            since_us = plan.since_us if plan else None
+            if watch.tell_if_late(job, base, self._clock, self._environ, self._event, since_us=since_us):
+                self._event(f"{scheduled.job} is late: its last success is too long ago")
+
+    def _tell_of(self, job_file: Path, error: RunnerError) -> None:
+        watch.tell_of_broken_file(job_file, error, self._outputs, self._clock, self._environ, self._event)
+
+    # The inbox --------------------------------------------------------------------------------------------------------
+
+    def _look_into_inbox(self) -> None:
+        for path, token in self._inbox.ready():
+            now_us = self._clock.now_us()
+            try:
+                new = prepared(path, now_us, "inbox", token=token)
+            except SpecError as error:
+                name = f"{utc_text(now_us)[:19].replace(':', '')}-{path.name}"
+                put = self._inbox.put_away(path, REFUSED, name)
+                put.with_suffix(".error.txt").write_text(f"{error}\n", encoding="utf-8")
+                self._event(f"{display(path)} is refused: {error.message} (see {display(put.parent)}/)")
+                continue
+            task = self._book.submit(new, now_us)
+            known = task or self._book.with_token(token)  # it was queued just before the service ended
+            number = f"{known.id:05d}-" if known is not None else ""
+            self._inbox.put_away(path, TAKEN, number + path.name)
+            if task is not None:
+                self._note(task, f"was found in {display(self._inbox.folder)}/")
+
+    # What is said -----------------------------------------------------------------------------------------------------
+
+    def _note(self, task: Task, text: str) -> None:
+        self._event(f"{task.job} #{task.id}  {text}")
+
+    def _event(self, text: str) -> None:
+        self._say(f"{utc_text(self._clock.now_us())[:19]}Z  {text}")
+
+
+def _prepared(scheduled: Scheduled, at_us: int) -> NewTask:
+    return prepared(scheduled.job_file, at_us, "schedule", moment_us=at_us)

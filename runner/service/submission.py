@@ -1,0 +1,83 @@
+"""A job becomes a task: what is queued is the job as it is now, with all the files that it refers to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from runner.deadline import parse
+from runner.errors import SpecError
+from runner.load import Job, load_job
+from runner.service.book import NewTask, Source
+from runner.snapshot import snapshot
+
+REUSING = {"reuse": "true"}
+"""What runs that nobody looks at are asked for where their job file says nothing of it."""
+
+
+def prepared(
+    job_file: Path,
+    begins_us: int,
+    source: Source,
+    *,
+    overrides: Mapping[str, str] | None = None,
+    moment_us: int | None = None,
+    priority: int = 0,
+    token: str | None = None,
+) -> NewTask:
+    """Return a job as it is to be queued.
+
+    Args:
+        begins_us: when it may begin, in microseconds since 1970.
+        overrides: dotted key to YAML text, as for `load_job`.
+        moment_us: the moment of its schedule that it is for.
+
+    Raises:
+        SpecErrors: the job file is wrong, or a file it refers to.
+    """
+    job = load_job(job_file, overrides=overrides)
+    if source == "schedule" and "reuse" not in job.spec.model_fields_set:
+        job = load_job(job_file, overrides={**(overrides or {}), **REUSING})
+    return NewTask(
+        job=job.spec.name,
+        job_file=str(job_file.resolve()),
+        root=str(job.root.resolve()),
+        spec=snapshot(job),
+        run_date="",
+        source=source,
+        begins_us=begins_us,
+        overrides=job.overrides,
+        moment_us=moment_us,
+        priority=priority,
+        token=token,
+    )
+
+
+def loaded(
+    snapshot_file: Path, job_file: str, root: str, overrides: Mapping[str, str], environ: Mapping[str, str]
+) -> Job:
+    """Return the job of a task.
+
+    Raises:
+        SpecErrors: something that it needs has gone since.
+    """
+    job = load_job(snapshot_file, overrides=overrides, environ=environ, root=Path(root))
+    return replace(job, path=Path(job_file))
+
+
+def begins(at: str | None, now_us: int) -> int:
+    """Return when a job may begin that is submitted now, in microseconds since 1970.
+
+    Args:
+        at: a time of day, a date with a time, or a span; None: now.
+
+    Raises:
+        SpecError: it is none of these.
+    """
+    if at is None:
+        return now_us
+    try:
+        return parse(at).at_us(now_us)
+    except ValueError as error:
+        raise SpecError(f"--at {error}", hint="for instance --at 02:00, or --at 2h") from None

@@ -1,0 +1,88 @@
+"""What a task's own process does: begins its run, or continues it, and cleans up behind it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from runner import app, retention, runs
+from runner.atomic import write_text
+from runner.clock import Clock, SystemClock
+from runner.errors import RunnerError
+from runner.execution import Outcome
+from runner.manifest import Origin, utc_text
+from runner.progress import Console
+from runner.service.book import HOME, Task
+from runner.service.submission import loaded
+from runner.stop import Stop
+
+JOB = "job.yaml"
+LOG = "log.txt"
+
+
+def home_of(outputs: Path, task: int) -> Path:
+    """Return the folder of a task, where its job and its log are."""
+    return outputs / HOME / f"task-{task:05d}"
+
+
+def work(
+    task: Task,
+    outputs: Path,
+    environ: Mapping[str, str],
+    *,
+    stop: Stop,
+    console: Console | None = None,
+    clock: Clock | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Outcome:
+    """Carry a task out.
+
+    Its run is found by the task's number, so that it is begun once, however often this is called.
+
+    Args:
+        stop: ends the run early.
+        warn: told of what goes wrong behind the run.
+
+    Raises:
+        RunnerError: as `app.start` and `app.resume` do.
+    """
+    clock = clock or SystemClock()
+    base = outputs / task.job
+    run = runs.of_task(base, task.id)
+    if run is not None:
+        outcome = app.resume(run, {}, console=console, stop=stop, as_begun=True, clock=clock)
+    else:
+        file = home_of(outputs, task.id) / JOB
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, task.spec)
+        job = loaded(file, task.job_file, task.root, task.overrides, environ)
+        moment = None if task.moment_us is None else utc_text(task.moment_us)
+        origin = Origin(scheduled=task.source == "schedule", moment=moment, task=task.id)
+        outcome = app.start(job, outputs=outputs, console=console, stop=stop, origin=origin, clock=clock)
+    if task.source == "schedule" and outcome.manifest.status == "finished":
+        _prune(base, outcome, clock, warn)
+    return outcome
+
+
+def _prune(base: Path, outcome: Outcome, clock: Clock, warn: Callable[[str], None]) -> None:
+    from runner.sections import KeepSpec
+
+    told = outcome.manifest.spec.get("keep")
+    if told is None:
+        return
+    try:
+        retention.prune(base, KeepSpec.model_validate(told), clock.now_us())
+    except RunnerError as error:  # the run is done, and old ones only take room
+        warn(f"old runs were not deleted: {error.message}")
+
+
+def stop_with_parent(stop: Stop) -> None:
+    """Stop when stdin ends: the service has closed it, or it is gone."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        stop.request()
+
+    threading.Thread(target=wait, daemon=True, name="end of stdin").start()
