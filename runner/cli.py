@@ -115,8 +115,11 @@ def run(
     overrides = _redirected(_overrides(settings, strategy), endpoint, rehearse)
     if limit is not None:
         overrides["input.limit"] = str(limit)
-    if scheduled:
-        overrides = _reusing(job, overrides)
+    if scheduled and not dry_run:
+        from runner.service.own_turn import run_scheduled
+
+        outcome = run_scheduled(job, overrides, outputs, _console(quiet, as_json), detach=detach)
+        return _show_outcome(outcome, quiet, as_json, detach=detach)
     if dry_run:
         from runner.dry_run import dry_run as estimate
 
@@ -126,7 +129,6 @@ def run(
     from runner import app
     from runner.batches.office import Errand
     from runner.load import load_job
-    from runner.manifest import Origin
 
     loaded = load_job(job, overrides=overrides, environ=os.environ)
     if detach:
@@ -136,10 +138,8 @@ def run(
         outputs=outputs,
         console=_console(quiet, as_json),
         errand=Errand(wait=not detach),
-        origin=Origin(scheduled=scheduled),
     )
-    code = _show_outcome(outcome, quiet, as_json)
-    return Exit.OK if detach and outcome.manifest.status == "waiting" else code
+    return _show_outcome(outcome, quiet, as_json, detach=detach)
 
 
 @cli.command()
@@ -511,14 +511,6 @@ def simulate(port: int, host: str, settings: str) -> int:
     return Exit.OK
 
 
-def _reusing(job: Path, overrides: dict[str, str]) -> dict[str, str]:
-    """Return the overrides with `reuse: true`, where nobody has said anything about it."""
-    from runner.load import load_job
-
-    says = "reuse" in load_job(job, overrides=overrides).spec.model_fields_set
-    return overrides if says else {**overrides, "reuse": "true"}
-
-
 def _find(name: str | None, outputs: Path | None) -> Path:
     from runner.runs import find
 
@@ -531,7 +523,7 @@ def _console(quiet: bool, as_json: bool) -> Console:
     return Console(quiet=quiet, live=is_terminal() and not as_json)
 
 
-def _show_outcome(outcome: Outcome, quiet: bool, as_json: bool) -> int:
+def _show_outcome(outcome: Outcome, quiet: bool, as_json: bool, *, detach: bool = False) -> int:
     if outcome.stopped_by is not None:
         _say_error(outcome.stopped_by)
     try:
@@ -539,7 +531,7 @@ def _show_outcome(outcome: Outcome, quiet: bool, as_json: bool) -> int:
             say(_outcome_text(outcome, as_json))
     except SpecError as error:
         _say_error(error)  # but how the run ended is what the exit code tells
-    return outcome.exit_code
+    return Exit.OK if detach and outcome.manifest.status == "waiting" else outcome.exit_code
 
 
 def _outcome_text(outcome: Outcome, as_json: bool) -> str:

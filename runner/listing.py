@@ -16,6 +16,7 @@ from runner.problems import listed, suggest
 from runner.progress import duration
 from runner.report import report, show_path
 from runner.runs import all_runs, of_job, outputs_here
+from runner.service.book import Book, exists
 from runner.sessions import close_killed, measure_running
 from runner.summary import summary_of
 
@@ -43,17 +44,23 @@ def list_runs(
     """
     _refuse_unknown(statuses)
     earliest = None if since is None else since_us(since, SystemClock().now_us() if now_us is None else now_us)
-    folders = all_runs(outputs or outputs_here()) if job is None else of_job(job, outputs)
+    here = outputs or outputs_here()
+    without = _without_run(here)
+    folders = list(all_runs(here)) if job is None else _of_job(job, outputs, {str(row["job"]) for row in without})
+    if job is not None:
+        jobs = {folder.parent.name for folder in folders} or {Path(job).stem}
+        without = [row for row in without if row["job"] in jobs]
     found, unreadable = in_order(folders)
     rows: list[dict[str, object]] = [{"run": show_path(folder), "status": UNREADABLE, "outcome": UNREADABLE}
                                      for folder in sorted(unreadable)]  # fmt: skip
-    rows += [_about(run) for run in found if earliest is None or run.began_us >= earliest]
+    dated = sorted([*map(_about, found), *without], key=lambda row: str(row["began_at"]))
+    rows += [row for row in dated if earliest is None or str(row["began_at"]) >= utc_text(earliest)]
     if statuses:
         rows = [row for row in rows if is_one_of(str(row["outcome"]), statuses)]
     if as_json:
         return json.dumps(rows, indent=2)
     if not rows:
-        return "no such runs" if found or unreadable else "no runs yet: start one with `runner run JOB`"
+        return "no such runs" if dated or unreadable else "no runs yet: start one with `runner run JOB`"
     return _table(rows)
 
 
@@ -65,10 +72,39 @@ def _refuse_unknown(statuses: Collection[str]) -> None:
             raise SpecError(f"--status takes a word of the list of runs, got `{word}`", hint=hint)
 
 
+def _of_job(job: str, outputs: Path | None, planned: Collection[str]) -> list[Path]:
+    """Return the runs of a job; none of one that was planned and has never begun."""
+    try:
+        return of_job(job, outputs)
+    except SpecError:
+        if Path(job).stem in planned:
+            return []
+        raise
+
+
+def _without_run(outputs: Path) -> list[dict[str, object]]:
+    """Return the moments of schedules that no run came of."""
+    if not exists(outputs):
+        return []
+    found: list[dict[str, object]] = []
+    with Book(outputs) as book:
+        for moment in book.moments():
+            outcome, why = moment.verdict, moment.why
+            if moment.verdict == "run":
+                task = None if moment.task is None else book.task(moment.task)
+                if task is None or task.run is not None or task.outcome is None:
+                    continue
+                outcome, why = task.outcome, task.message or ""
+            found.append({"run": None, "job": moment.job, "status": outcome, "outcome": outcome, "why": why,
+                          "began_at": utc_text(moment.at_us)})  # fmt: skip
+    return found
+
+
 def _about(run: Past) -> dict[str, object]:
     manifest, summary = run.manifest, run.manifest.summary
     return {
         "run": show_path(run.folder),
+        "job": manifest.job,
         "status": status(manifest, run.folder),
         "outcome": run.outcome,
         "rehearsal": manifest.rehearsal,
@@ -82,11 +118,17 @@ def _about(run: Past) -> dict[str, object]:
     }
 
 
+def _line(row: Mapping[str, object]) -> tuple[str, ...]:
+    began = str(row.get("began_at", "-"))[:16].replace("T", " ")
+    counts = (_n(row.get("rows")), _n(row.get("ok")), _n(row.get("failed")))
+    run = str(row["run"] or f"- ({row['job']})")
+    said = str(row.get("model", row.get("why", "")))
+    return (run, str(row["outcome"]), began, _time(row.get("took_s")), *counts, _usd(row.get("cost_usd")), said)
+
+
 def _table(rows: Sequence[Mapping[str, object]]) -> str:
     head = ("RUN", "STATUS", "BEGAN (UTC)", "TIME", "ROWS", "OK", "FAILED", "COST", "MODEL")
-    table = [head, *((str(r["run"]), str(r["outcome"]), str(r.get("began_at", "-"))[:16].replace("T", " "),
-                      _time(r.get("took_s")), _n(r.get("rows")), _n(r.get("ok")), _n(r.get("failed")),
-                      _usd(r.get("cost_usd")), str(r.get("model", ""))) for r in rows)]  # fmt: skip
+    table = [head, *map(_line, rows)]
     widths = [max(len(line[i]) for line in table) for i in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table

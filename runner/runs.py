@@ -66,10 +66,19 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def of_task(folder: Path, task: int) -> Path | None:
-    """Return the run of a job's folder that a task of the queue became; None: it has none. The newest goes first."""
+    """Return the run of a job's folder that a task of the queue became; None: it has none."""
+    return _newest_with(folder, "task", task)
+
+
+def of_moment(folder: Path, moment: str) -> Path | None:
+    """Return the newest run of a job's folder that is for a moment of its schedule; None: it has none."""
+    return _newest_with(folder, "moment", moment)
+
+
+def _newest_with(folder: Path, key: str, value: object) -> Path | None:
     for found in reversed(runs_in(folder)):
         with suppress(SpecError):
-            if manifest.Manifest.load(found).task == task:
+            if getattr(manifest.Manifest.load(found), key) == value:
                 return found
     return None
 

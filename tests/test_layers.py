@@ -51,6 +51,7 @@ ORDER = [
         "drawing",
         "addresses",
         "exact_json",
+        "overrides",
     },
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules", "prices"},
     {
@@ -93,6 +94,7 @@ ORDER = [
     {"openai_batches", "json_table"},
     {"accounting", "answer", "answer_stats", "questions", "questionnaire"},
     {"call", "parts", "part_rows", "earlier", "known", "runs", "history", "steady", "workers", "freshness"},
+    {"service.book"},
     {
         "strategies.sequential",
         "strategies.threads",
@@ -122,9 +124,13 @@ ORDER = [
     {"execution", "connect", "event_loop", "workers.child"},
     {"notify", "checkup"},
     {"app", "compare"},
+    {"service.agenda", "service.folder", "service.submission"},
+    {"service.work", "service.own_turn"},
+    {"service.processes", "service.listing"},
+    {"service.serve"},
     {"schedule.target", "schedule.crontab", "schedule.systemd", "schedule.github_actions", "schedule.kubernetes"},
     {"schedule.export", "schedule.upcoming"},
-    {"schedule.commands"},
+    {"schedule.commands", "service.commands"},
     {"api", "cli"},
 ]
 

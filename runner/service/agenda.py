@@ -91,7 +91,7 @@ def call(book: Book, scheduled: Scheduled, outputs: Path, now_us: int, prepare: 
                 busy, ahead = False, []
             called.append(made)
         book.note(each.record for each in called)
-        book.keep(replace(plan, last_us=_us(judged[-1].moment.at)))
+        book.keep(replace(plan, last_us=us(judged[-1].moment.at)))
         return called
 
 
@@ -105,7 +105,7 @@ def _called(
     busy: bool,
     ahead: Sequence[Task],
 ) -> Called:
-    at_us = _us(judged.moment.at)
+    at_us = us(judged.moment.at)
     record = Moment(scheduled.job, at_us, str(judged.verdict), judged.why, now_us, None)
     if judged.verdict is not Verdict.RUN:
         return Called(record)
@@ -147,7 +147,7 @@ def take_turn(book: Book, scheduled: Scheduled, now_us: int) -> OwnTurn:
     newest = moments.latest(scheduled.schedule, scheduled.job, now)
     if newest is None:
         return OwnTurn(None)
-    at_us = _us(newest.at)
+    at_us = us(newest.at)
     with book.changing():
         plan = book.plan(scheduled.job)
         if plan is None or plan.line != scheduled.line:
@@ -156,7 +156,7 @@ def take_turn(book: Book, scheduled: Scheduled, now_us: int) -> OwnTurn:
             )
         if plan.last_us < at_us:
             between = list(moments.moments(scheduled.schedule, scheduled.job, at(plan.last_us), newest.at))[:-1]
-            book.note(Moment(scheduled.job, _us(each.at), "missed", "nothing started it", now_us, None)
+            book.note(Moment(scheduled.job, us(each.at), "missed", "nothing started it", now_us, None)
                       for each in between)  # fmt: skip
             book.note([Moment(scheduled.job, at_us, "run", "", now_us, None)])
             book.keep(replace(plan, last_us=at_us))
@@ -169,5 +169,6 @@ def at(at_us: int) -> datetime:
     return datetime.fromtimestamp(at_us / 1e6, UTC)
 
 
-def _us(moment: datetime) -> int:
+def us(moment: datetime) -> int:
+    """Return a moment in microseconds since 1970."""
     return round(moment.timestamp() * 1e6)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runner.errors import RunnerError
+from runner.problems import SpecErrors
 from runner.schedule.section import ScheduleSpec, short_form
 from runner.service.agenda import Scheduled
 from runner.spec import job_name
@@ -67,7 +68,7 @@ class ScheduledJobs:
                 self._seen.pop(path, None)
             elif stamp != stamp_before:
                 try:
-                    before = _scheduled(path)
+                    before = read_schedule(path)
                 except RunnerError as error:
                     problems.append((path, error))
                 self._seen[path] = stamp, before
@@ -80,14 +81,12 @@ class ScheduledJobs:
         return list(found.values()), problems
 
 
-def _scheduled(path: Path) -> Scheduled | None:
+def read_schedule(path: Path) -> Scheduled | None:
     """Return the schedule of a job file; None: it has none.
 
     Raises:
         SpecErrors: it cannot be read that far.
     """
-    from runner.problems import SpecErrors
-
     source = read(path)
     written = source.data.get("schedule")
     if written is None:

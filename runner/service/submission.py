@@ -12,8 +12,15 @@ from runner.load import Job, load_job
 from runner.service.book import NewTask, Source
 from runner.snapshot import snapshot
 
-REUSING = {"reuse": "true"}
-"""What runs that nobody looks at are asked for where their job file says nothing of it."""
+
+def reusing(job_file: Path, overrides: Mapping[str, str]) -> dict[str, str]:
+    """Return the overrides for runs that nobody looks at: with `reuse: true`, where nobody has said anything about it.
+
+    Raises:
+        SpecErrors: the job file is wrong.
+    """
+    says = "reuse" in load_job(job_file, overrides=overrides).spec.model_fields_set
+    return {**overrides} if says else {**overrides, "reuse": "true"}
 
 
 def prepared(
@@ -36,9 +43,10 @@ def prepared(
     Raises:
         SpecErrors: the job file is wrong, or a file it refers to.
     """
+    overrides = overrides or {}
+    if source == "schedule":
+        overrides = reusing(job_file, overrides)
     job = load_job(job_file, overrides=overrides)
-    if source == "schedule" and "reuse" not in job.spec.model_fields_set:
-        job = load_job(job_file, overrides={**(overrides or {}), **REUSING})
     return NewTask(
         job=job.spec.name,
         job_file=str(job_file.resolve()),

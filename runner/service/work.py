@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -82,7 +82,8 @@ def stop_with_parent(stop: Stop) -> None:
     """Stop when stdin ends: the service has closed it, or it is gone."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1 << 10):  # not `sys.stdin`: its lock would be held when Python ends
+            pass
         stop.request()
 
     threading.Thread(target=wait, daemon=True, name="end of stdin").start()
