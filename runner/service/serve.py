@@ -33,7 +33,7 @@ MOST_KILLS = 3
 
 _AGAIN_S = 60
 _LOCKED_S = 5
-_LATE_EVERY_S = 300.0
+_LATE_EVERY_US = 300_000_000
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Service:
         self._say = say
         self._going: dict[int, _Going] = {}
         self._held: set[int] = set()  # tasks that wait for another run of their job, and were said to
-        self._looked_for_late = clock.steady_s()
+        self._looked_for_late_us = clock.now_us()
         self._scheduled: list[Scheduled] = []
         self.stopping = False
 
@@ -119,8 +119,8 @@ class Service:
         self._look_at_schedules()
         self._look_into_inbox()
         self._begin()
-        if self._clock.steady_s() - self._looked_for_late >= _LATE_EVERY_S:
-            self._looked_for_late = self._clock.steady_s()
+        if abs(self._clock.now_us() - self._looked_for_late_us) >= _LATE_EVERY_US:
+            self._looked_for_late_us = self._clock.now_us()
             self.look_for_late()
 
     def kill(self) -> None:
