@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 
-from benchmarks import batches, limits, memory, reuse, speed, strategies
+from benchmarks import batches, limits, memory, reuse, service, speed, strategies
 
 ALL = {
     "speed": speed.main,
@@ -16,6 +16,7 @@ ALL = {
     "memory": memory.main,
     "reuse": reuse.main,
     "batches": batches.main,
+    "service": service.main,
 }
 
 
