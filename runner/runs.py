@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -76,9 +77,10 @@ def of_moment(folder: Path, moment: str) -> Path | None:
 
 
 def _newest_with(folder: Path, key: str, value: object) -> Path | None:
+    said = f'"{key}": {json.dumps(value)}'.encode()
     for found in reversed(runs_in(folder)):
-        with suppress(SpecError):
-            if getattr(manifest.Manifest.load(found), key) == value:
+        with suppress(OSError, SpecError):  # reading a record takes a thirtieth of understanding it
+            if said in (found / manifest.NAME).read_bytes() and getattr(manifest.Manifest.load(found), key) == value:
                 return found
     return None
 

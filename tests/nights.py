@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest.mock import patch
 
@@ -16,6 +16,7 @@ from runner.errors import RunnerError
 from runner.progress import Console
 from runner.service.book import Book, Task
 from runner.service.folder import Inbox, ScheduledJobs
+from runner.service.processes import Launcher, Process
 from runner.service.serve import Service
 from runner.service.submission import prepared
 from runner.service.work import LOG, home_of, work
@@ -27,6 +28,10 @@ class Wall:
 
     def __init__(self, at: str) -> None:
         self.now = datetime.fromisoformat(at)
+
+    @classmethod
+    def at_us(cls, now_us: int) -> Wall:
+        return cls(datetime.fromtimestamp(now_us / 1e6, UTC).isoformat())
 
     def now_us(self) -> int:
         return round(self.now.timestamp() * 1e6)
@@ -77,10 +82,9 @@ class InProcess:
 class Nights:
     """A service in a project.
 
-    Args:
-        lasts: how long a task takes; default: no time.
-
     Attributes:
+        lasts: how long a task takes; at first no time.
+        launch: what begins one.
         said: the events so far.
         began: the tasks that were begun or continued, in order.
     """
@@ -94,6 +98,7 @@ class Nights:
         self.said: list[str] = []
         self.began: list[int] = []
         self.lasts: Callable[[Task], timedelta] = lambda task: timedelta(0)
+        self.launch: Launcher = lambda task: InProcess(self, task, self.lasts(task))
         self._workers = workers
         self.book = Book(self.outputs)
         self.start()
@@ -108,9 +113,9 @@ class Nights:
         )  # fmt: skip
         self.service.recover()
 
-    def _launch(self, task: Task) -> InProcess:
+    def _launch(self, task: Task) -> Process:
         self.began.append(task.id)
-        return InProcess(self, task, self.lasts(task))
+        return self.launch(task)
 
     def job(self, name: str, **changes: object) -> Path:
         """Write a job file, the project's job with changes."""

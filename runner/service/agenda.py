@@ -28,11 +28,13 @@ class Scheduled:
 
     Attributes:
         job: its name.
+        tells_late: whether somebody wants to hear when it is late.
     """
 
     job: str
     job_file: Path
     schedule: ScheduleSpec
+    tells_late: bool = False
 
     @property
     def line(self) -> str:

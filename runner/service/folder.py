@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runner.errors import RunnerError
+from runner.notify_section import NotifySpec
 from runner.problems import SpecErrors
 from runner.schedule.section import ScheduleSpec, short_form
 from runner.service.agenda import Scheduled
@@ -94,7 +95,9 @@ def read_schedule(path: Path) -> Scheduled | None:
     spec, problems = check(ScheduleSpec, source, short_form(written), ("schedule",))
     if spec is None or source.problems:
         raise SpecErrors([*source.problems, *problems])
-    return Scheduled(str(source.data.get("name") or job_name(path.stem)), path, spec)
+    notify, _ = check(NotifySpec, source, source.data.get("notify") or {}, ("notify",))
+    tells_late = notify is not None and any("late" in target.on for target in notify.to)
+    return Scheduled(str(source.data.get("name") or job_name(path.stem)), path, spec, tells_late)
 
 
 class Inbox:

@@ -232,13 +232,13 @@ class Service:
     def look_for_late(self) -> None:
         """Tell those who asked for it of jobs whose last success is too old."""
         for scheduled in self._scheduled:
+            if not scheduled.tells_late:
+                continue
             plan = self._book.plan(scheduled.job)
             try:
                 job = load_job(scheduled.job_file)
             except RunnerError:
                 continue  # which was said when it was due
-            if job.spec.notify is None or not any("late" in target.on for target in job.spec.notify.to):
-                continue
             base = self._outputs / scheduled.job
             since_us = plan.since_us if plan else None
             if watch.tell_if_late(job, base, self._clock, self._environ, self._event, since_us=since_us):
