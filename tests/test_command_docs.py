@@ -52,7 +52,7 @@ def leaves(command: click.Command, name: str = "") -> Iterator[str]:
     if isinstance(command, click.Group):
         for each, inner in command.commands.items():
             yield from leaves(inner, f"{name} {each}".strip())
-    else:
+    elif not command.hidden:  # what the program starts itself
         yield name
 
 
