@@ -111,7 +111,6 @@ class Nights:
             self.outputs, self.book, folder, Inbox(self.jobs / "inbox"), workers=self._workers, launch=self._launch,
             clock=self.wall, environ=self.project.environ, say=self.said.append,
         )  # fmt: skip
-        self.service.recover()
 
     def _launch(self, task: Task) -> Process:
         self.began.append(task.id)

@@ -11,11 +11,14 @@ from types import FrameType
 
 import click
 
-from runner.errors import Exit, SpecError
+from runner.errors import Exit, FatalError, SpecError
 from runner.stdio import complain, say, stdout
 
 POLL_S = 0.25
 """How often the service looks at what it has to do."""
+
+TROUBLED_S = 5.0
+"""The same while its disk is full, or it may not write."""
 
 _outputs = click.option(
     "--output",
@@ -113,15 +116,24 @@ def serve(jobs: tuple[Path, ...], workers: int, until_idle: bool, outputs: Path 
                 complain("stopping: runs finish what is on its way (again to end them at once)")
             wake.set()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` asks to go on when the terminal closes
+                signal.signal(number, on_signal)
         complain(f"serving {outputs} with {workers} {'worker' if workers == 1 else 'workers'}; Ctrl-C stops")
-        service.recover()
+        trouble = None
         while True:
-            service.turn()
-            if (service.stopping and not service.working) or (until_idle and service.idle):
+            try:
+                service.turn()
+                idle = service.idle if until_idle else False
+                trouble = None
+            except (FatalError, OSError) as error:  # a full disk tonight is no reason to be gone tomorrow
+                idle = False
+                if str(error) != trouble:
+                    complain(f"error: {error}")
+                trouble = str(error)
+            if (service.stopping and not service.working) or idle:
                 return Exit.OK
-            wake.wait(POLL_S)
+            wake.wait(POLL_S if trouble is None else TROUBLED_S)
             wake.clear()
 
 

@@ -7,6 +7,7 @@ both are looked at again when it starts: killed at any moment, it goes on where 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ MOST_KILLS = 3
 _AGAIN_S = 60
 _LOCKED_S = 5
 _LATE_EVERY_US = 300_000_000
+_NEVER_US = 1 << 55
 
 
 @dataclass
@@ -82,6 +84,7 @@ class Service:
         self._held: set[int] = set()  # tasks that wait for another run of their job, and were said to
         self._looked_for_late_us = clock.now_us()
         self._scheduled: list[Scheduled] = []
+        self._next: dict[Scheduled, int] = {}  # when to ask again, so that waiting costs next to nothing
         self.stopping = False
 
     @property
@@ -94,28 +97,19 @@ class Service:
         """Whether a task is going on."""
         return bool(self._going)
 
-    def recover(self) -> None:
-        """Queue again what was going on when the service ended last. To be called once, first."""
-        now_us = self._clock.now_us()
-        for task in self._book.tasks("running"):
-            if task.cancelled:
-                self._close(task, "cancelled")
-                continue
-            self._book.put_back(task, min(task.begins_us, now_us))
-            self._note(task, "was cut off, and will be continued")
-
     def turn(self) -> None:
         """Do what there is to do now."""
         for going in list(self._going.values()):
             code = going.process.poll()
             if code is not None:
-                del self._going[going.task.id]
                 self._ended(going.task, code)
+                del self._going[going.task.id]
             elif not going.told and (self.stopping or self._book.task(going.task.id).cancelled):
                 going.told = True
                 going.process.stop()
         if self.stopping:
             return
+        self._recover()
         self._look_at_schedules()
         self._look_into_inbox()
         self._begin()
@@ -129,6 +123,17 @@ class Service:
             going.process.kill()
 
     # Tasks ------------------------------------------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        """Queue again what is said to go on and does not: the service was killed, or could not note what came of it."""
+        for task in self._book.tasks("running"):
+            if task.id in self._going:
+                continue
+            if task.cancelled:
+                self._close(task, "cancelled", None, runs.of_task(self._outputs / task.job, task.id))
+                continue
+            self._book.put_back(task, task.begins_us)
+            self._note(task, "was cut off, and will be continued")
 
     def _begin(self) -> None:
         now_us = self._clock.now_us()
@@ -180,12 +185,14 @@ class Service:
     def _close(self, task: Task, outcome: str | None, why: str | None = None, run: Path | None = None) -> None:
         """Note how a task ended: as its run did, unless that is known better."""
         rows = ""
+        manifest = None
         if run is not None:
-            manifest = Manifest.load(run)
-            summary = manifest.summary
+            with suppress(SpecError):  # which `runner runs` shows
+                manifest = Manifest.load(run)
+        if run is not None and manifest is not None:
             outcome = outcome or outcome_of(manifest, run)
-            if summary:
-                rows = f": {summary.get('ok', 0):,} of {manifest.results:,} rows ok"
+            if manifest.summary:
+                rows = f": {manifest.summary.get('ok', 0):,} of {manifest.results:,} rows ok"
         outcome = outcome or "failed"
         self._book.end(task, self._clock.now_us(), outcome, why, None if run is None else run.name)
         self._note(task, outcome + rows + (f" ({why})" if why else ""))
@@ -207,15 +214,18 @@ class Service:
             self._event(f"{display(path)} cannot be read: {error.message}")
             self._tell_of(path, error)
         for scheduled in self._scheduled:
+            now_us = self._clock.now_us()
+            if now_us < self._next.get(scheduled, 0):
+                continue
             known = self._book.plan(scheduled.job)
+            for called in agenda.call(self._book, scheduled, self._outputs, now_us, _prepared):
+                self._say_called(scheduled, called)
+            plan = agenda.first_seen(self._book, scheduled, now_us)
+            upcoming = next_start(scheduled.schedule, scheduled.job, agenda.at(plan.last_us))
+            self._next[scheduled] = now_us + _NEVER_US if upcoming is None else agenda.us(upcoming.begins)
             if known is None or known.line != scheduled.line:
-                plan = agenda.first_seen(self._book, scheduled, self._clock.now_us())
-                upcoming = next_start(scheduled.schedule, scheduled.job, agenda.at(plan.last_us))
                 when = f"{upcoming.local:%Y-%m-%d %H:%M %Z}" if upcoming else "never"
                 self._event(f"{scheduled.job} is scheduled ({scheduled.line}): next {when}")
-                continue
-            for called in agenda.call(self._book, scheduled, self._outputs, self._clock.now_us(), _prepared):
-                self._say_called(scheduled, called)
 
     def _say_called(self, scheduled: Scheduled, called: Called) -> None:
         when = f"{agenda.at(called.record.at_us).astimezone(scheduled.schedule.zone):%Y-%m-%d %H:%M %Z}"

@@ -13,6 +13,7 @@ from runner.clock import Clock, SystemClock
 from runner.errors import RunnerError
 from runner.execution import Outcome
 from runner.manifest import Origin, utc_text
+from runner.notify import watch
 from runner.progress import Console
 from runner.service.book import HOME, Task
 from runner.service.submission import loaded
@@ -57,7 +58,11 @@ def work(
         file = home_of(outputs, task.id) / JOB
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, task.spec)
-        job = loaded(file, task.job_file, task.root, task.overrides, environ)
+        try:
+            job = loaded(file, task.job_file, task.root, task.overrides, environ)
+        except RunnerError as error:  # a key that is not set, a schema file that is gone: nobody watches yet
+            watch.tell_of_broken_file(file, error, outputs, clock, environ, warn)
+            raise
         moment = None if task.moment_us is None else utc_text(task.moment_us)
         origin = Origin(scheduled=task.source == "schedule", moment=moment, task=task.id)
         outcome = app.start(job, outputs=outputs, console=console, stop=stop, origin=origin, clock=clock)
