@@ -12,6 +12,7 @@ from runner.errors import SpecError
 from runner.lock import is_locked
 from runner.manifest import Manifest
 from runner.runs import is_rehearsal
+from runner.timespan import read_span
 
 OUTCOMES = ("success", "partial", "stopped", "failed", "cancelled", "missed", "skipped")
 """How a planned run can end. `missed` and `skipped` are for moments at which none began: no folder tells of them."""
@@ -20,8 +21,6 @@ UNFINISHED = ("running", "waiting", "killed")
 """What a run is that has no outcome yet; with `stopped` and `cancelled` those that can be resumed."""
 
 _STAMP = re.compile(r"(\d{8}T\d{6})Z")
-_SPAN = re.compile(r"(\d{1,6})([mhdw])")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @dataclass(frozen=True)
@@ -113,8 +112,7 @@ def since_us(text: str, now_us: int) -> int:
     Raises:
         SpecError: it is neither.
     """
-    if span := _SPAN.fullmatch(text.strip()):
-        ago = timedelta(**{_UNITS[span[2]]: int(span[1])})
+    if ago := read_span(text.strip()):
         return now_us - ago // timedelta(microseconds=1)
     try:
         moment = datetime.fromisoformat(text.strip())

@@ -110,6 +110,8 @@ def test_a_date_with_a_time_is_that_moment_whenever_the_run_began(zone: Zone, te
         ("1h 30m", timedelta(minutes=90)),
         ("1.5h", timedelta(minutes=90)),
         ("2d", timedelta(days=2)),
+        ("2w", timedelta(weeks=2)),
+        ("1w2d12h", timedelta(days=9, hours=12)),
         ("45s", timedelta(seconds=45)),
         ("1d2h3m4.5s", timedelta(days=1, hours=2, minutes=3, seconds=4.5)),
     ],
@@ -136,7 +138,7 @@ FORMS = 'must be a time such as "06:00", a date with a time such as "2026-11-22T
     "text",
     ["", "six", "6am", "06:60", "24:00", "06:00:00", "06:00Z", "2026-11-22", "2026-02-30T06:00", "2026-11-22T25:00",
      "1066-10-14T09:00", "2026-11-22T06:00+25:00", "8", "8 hours", "-8h", "0h", "0h0m", "m", "h30m", "30m1h", "1e3h",
-     "9999999d", "1..5h"],
+     "9999999d", "100000w", "2d1w", "1..5h"],
 )  # fmt: skip
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^must be a time such as") as caught:

@@ -82,6 +82,7 @@ def test_a_run_that_was_killed_before_it_began_to_work_is_dated_by_its_name(base
         ("12h", day_us(9.5)),
         ("7d", day_us(3)),
         ("1w", day_us(3)),
+        ("1d12h", day_us(8.5)),
         ("2026-01-03T02:00", day_us(2)),
         ("2026-01-03T02:00Z", day_us(2)),
         ("2026-01-03T04:00+02:00", day_us(2)),
