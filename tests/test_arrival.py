@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -15,6 +16,7 @@ import pytest
 from hooks import hooks
 from project import Project, until
 
+from runner import run_job_async
 from runner.arrival import Arrival, until_us
 from runner.deadline import Deadline
 from runner.errors import Exit, FatalError
@@ -291,6 +293,20 @@ def test_who_waits_holds_the_job_and_a_signal_ends_the_waiting(tmp_path: Path) -
     done = here.end(first, exits=Exit.INTERRUPTED)
     assert done.stderr.startswith("waiting for rows.jsonl until ")
     assert done.stderr.endswith("\ninterrupted\n")
+    assert not here.has_begun()
+
+
+def test_a_program_that_waits_can_be_cancelled(tmp_path: Path) -> None:
+    here = Project(tmp_path / "project", input={"wait_for": {"until": "1m"}})
+
+    async def cancelled() -> None:
+        running = asyncio.create_task(run_job_async(here.job_file, progress=False))
+        await asyncio.to_thread(until, lambda: is_locked(here.folder / "outputs" / "job"))
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(cancelled())
     assert not here.has_begun()
 
 
