@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -186,7 +187,8 @@ async def _elsewhere(work: Callable[[Stop], T]) -> T:
             return await asyncio.shield(working)
         except asyncio.CancelledError:
             stop.request()
-            await working
+            with suppress(KeyboardInterrupt):  # it was still waiting for its input
+                await working
             raise
 
 

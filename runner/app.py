@@ -6,12 +6,14 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from runner import open_files, parts, runs, strategies
+from runner.arrival import Arrival
 from runner.atomic import write_text
 from runner.batches import ledger
 from runner.batches.desk import look_up
@@ -26,11 +28,11 @@ from runner.errors import InputError, LockedError, SpecError
 from runner.event_loop import run_loop
 from runner.execution import Execution, Outcome, finished_code
 from runner.load import Job, load_job
-from runner.lock import locked
+from runner.lock import Hold, locked
 from runner.manifest import BY_HAND, Manifest, Origin, encode_schema, versions
 from runner.notify.watch import watched
 from runner.output import Output
-from runner.plan import Plan, make_plan
+from runner.plan import Plan, make_plan, question
 from runner.problems import display
 from runner.progress import Console
 from runner.sessions import close_killed
@@ -61,18 +63,25 @@ def start(
         origin: what started it. A task of the queue has one run, whoever asks how often.
 
     Raises:
-        SpecError, InputError: the job cannot be run as it is; nothing was sent.
+        SpecError, InputError: the job cannot be run as it is, or its input has not come; nothing was sent.
+        KeyboardInterrupt: `stop` or a signal came while it waited for its input.
         LockedError: another run of this job is going on, or the task has a run by now.
         FatalError: the run's folder cannot be written to any more.
     """
     clock = clock or SystemClock()
     console = console or Console()
     base = (outputs or job.root / runs.OUTPUTS) / job.spec.name
+    stop = stop or Stop()
     with watched(job, base, clock, os.environ, partial(_warn, console, clock)) as watch:
-        return watch.ended(_start(job, base, console, clock, stop or Stop(), errand, origin))
+        hold = Hold(base, f"runner run {_typed(job.path)}")
+        with _arrived(job, base, hold, console, clock, stop, origin):
+            outcome = _start(job, base, hold, console, clock, stop, errand, origin)
+        return watch.ended(outcome)
 
 
-def _start(job: Job, base: Path, console: Console, clock: Clock, stop: Stop, errand: Errand, origin: Origin) -> Outcome:
+def _start(
+    job: Job, base: Path, hold: Hold, console: Console, clock: Clock, stop: Stop, errand: Errand, origin: Origin
+) -> Outcome:
     plan = make_plan(job)
     open_files.allow(job.limits.concurrency or 1, display(job.path))
     found = _survey(plan, console, clock)
@@ -83,7 +92,7 @@ def _start(job: Job, base: Path, console: Console, clock: Clock, stop: Stop, err
     output = plan.output(found)
     with _beginning(base):
         base.mkdir(parents=True, exist_ok=True)
-        with locked(base, f"runner run {_typed(job.path)}"):
+        with hold:
             if origin.task is not None and runs.of_task(base, origin.task) is not None:
                 raise LockedError(f"another process has begun task {origin.task}", where=str(base))
             folder = runs.create(base, clock.now_us(), job.rehearsal)
@@ -307,6 +316,32 @@ def _new_manifest(job: Job, folder: Path, found: Survey, output: Output) -> Mani
         endpoints=[{"name": endpoint.name, "base_url": endpoint.base_url or EMBEDDED} for endpoint in job.pool],
         versions=versions(),
     )
+
+
+@contextmanager
+def _arrived(
+    job: Job, base: Path, hold: Hold, console: Console, clock: Clock, stop: Stop, origin: Origin
+) -> Iterator[None]:
+    """Wait for the input, where the job says so. Who waits holds the job, or two would wait for one file, and run."""
+    wait = job.spec.input.wait_for
+    arrival = None
+    if wait is not None:
+        moment = None if origin.moment is None else datetime.fromisoformat(origin.moment)
+        arrival = Arrival(job, wait, clock, moment)
+    if arrival is None or arrival.complete:
+        yield
+        return
+    question(job)  # mistakes in it are told now, and not when the input has come
+    with ExitStack() as held:
+        with _beginning(base):
+            base.mkdir(parents=True, exist_ok=True)
+            held.enter_context(hold)
+        display = console.open("waiting for the input", clock)
+        try:
+            arrival.wait(stop, display.note)
+        finally:
+            display.close()
+        yield
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import datetime, time, timedelta, tzinfo
 
 from runner.problems import Finding, complain, say
 from runner.timespan import read_span
@@ -25,14 +25,14 @@ class Deadline(Written):
 
     Attributes:
         text: what was written.
-        when: a time of day on this machine's clock; a moment, on that clock where it has no offset; or how long after
-            the run's beginning.
+        when: a time of day on some clock; a moment, on that clock where it has no offset; or how long after the run's
+            beginning.
     """
 
     text: str
     when: time | datetime | timedelta
 
-    def at_us(self, began_us: int) -> int:
+    def at_us(self, began_us: int, zone: tzinfo | None = None) -> int:
         """Return the moment in microseconds since 1970.
 
         A time of day is the first such moment after the run began. One that the clock skips (in spring) is when it
@@ -40,14 +40,15 @@ class Deadline(Written):
 
         Args:
             began_us: when the run began, in microseconds since 1970.
+            zone: whose clock it is; None: this machine's.
         """
         if isinstance(self.when, timedelta):
             return began_us + self.when // timedelta(microseconds=1)
         if isinstance(self.when, datetime):
-            return _us(self.when) if self.when.tzinfo else _moments(self.when)[0]
-        today = datetime.fromtimestamp(began_us / 1e6).date()
+            return _us(self.when) if self.when.tzinfo else _moments(self.when, zone)[0]
+        today = datetime.fromtimestamp(began_us / 1e6, zone).date()
         days = (today, today + timedelta(days=1))
-        found = [at for day in days for at in _moments(datetime.combine(day, self.when))]
+        found = [at for day in days for at in _moments(datetime.combine(day, self.when), zone)]
         return min(at for at in found if at > began_us)
 
     @classmethod
@@ -55,6 +56,20 @@ class Deadline(Written):
         found = _read(value) if isinstance(value, str) else None
         complain([] if found else [Finding(f"{_FORMS}, got {say(value)}", hint=_hint(value))])
         return found
+
+
+def at_us(when: str | Deadline, began_us: int, zone: tzinfo | None = None) -> int:
+    """Return the moment that is meant, in microseconds since 1970.
+
+    Args:
+        when: as users write it, or read already.
+        began_us: from when a time of day or a time span counts, in microseconds since 1970.
+        zone: whose clock it is; None: this machine's.
+
+    Raises:
+        ValueError: the text says none; the message says what it must be and follows the name of the key or option.
+    """
+    return (parse(when) if isinstance(when, str) else when).at_us(began_us, zone)
 
 
 def parse(text: str) -> Deadline:
@@ -103,20 +118,22 @@ def _moment(text: str) -> datetime | None:
         return None
 
 
-# The machine's clock --------------------------------------------------------------------------------------------------
+# The clock ------------------------------------------------------------------------------------------------------------
 
 
-def _moments(shown: datetime) -> tuple[int, int]:
-    """Return when this machine's clock shows a date and time: the first and the last moment, mostly the same.
+def _moments(shown: datetime, zone: tzinfo | None) -> tuple[int, int]:
+    """Return when a clock shows a date and time: the first and the last moment, mostly the same.
 
     Where the clock jumps over it, that is the moment of the jump.
     """
-    first, second = (_us(shown.replace(fold=fold)) for fold in (0, 1))
+    first, second = (_us(shown.replace(fold=fold, tzinfo=zone)) for fold in (0, 1))
     if first <= second:
         return first, second
     # It is skipped: `fold` 0 counts on with the clock before the jump, 1 back with the one after it (PEP 495).
     seconds = range(second // 1_000_000, first // 1_000_000 + 1)
-    jump = bisect_left(seconds, True, key=lambda moment: datetime.fromtimestamp(moment) >= shown)
+    jump = bisect_left(
+        seconds, True, key=lambda moment: datetime.fromtimestamp(moment, zone).replace(tzinfo=None) >= shown
+    )
     return seconds[jump] * 1_000_000, seconds[jump] * 1_000_000
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from runner import runs
 from runner.errors import SpecError
+from runner.history import is_success
 from runner.manifest import Manifest
-from runner.notify_section import MAX_ERROR_RATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class Success:
 def last_success(folders: Sequence[Path]) -> Success | None:
     """Return the latest success among the runs of a job; None: there is none. Rehearsals are none.
 
-    A run counts that has finished, with no more failed rows than its job allows (`notify.max_error_rate`).
+    Which runs are one, `history.is_success` says.
     """
     found = None
     for folder in folders:
@@ -43,26 +42,6 @@ def last_success(folders: Sequence[Path]) -> Success | None:
         if at_us is not None and (found is None or at_us > found.at_us):
             found = Success(manifest.run, at_us)
     return found
-
-
-def is_success(manifest: Manifest) -> bool:
-    """Whether a run has finished, with few enough failed rows."""
-    return manifest.status == "finished" and error_rate(manifest) <= allowed_error_rate(manifest.spec)
-
-
-def error_rate(manifest: Manifest) -> float:
-    """Return the share of failed rows among those with a result."""
-    rows = manifest.summary.get("rows", 0)
-    return manifest.summary.get("failed", 0) / rows if rows else 0.0
-
-
-def allowed_error_rate(spec: Mapping[str, Any]) -> float:
-    """Return the share of failed rows up to which the finished run of a job is a success.
-
-    Args:
-        spec: the job as run.json has it; an old one knows no `notify`.
-    """
-    return float((spec.get("notify") or {}).get("max_error_rate", MAX_ERROR_RATE))
 
 
 def finished_at_us(manifest: Manifest) -> int | None:

@@ -11,7 +11,9 @@ from pathlib import Path
 from runner.errors import SpecError
 from runner.lock import is_locked
 from runner.manifest import Manifest
+from runner.notify_section import MAX_ERROR_RATE
 from runner.runs import is_rehearsal
+from runner.timespan import read_span
 
 OUTCOMES = ("success", "partial", "stopped", "failed", "cancelled", "missed", "skipped")
 """How a planned run can end. `missed` and `skipped` are for moments at which none began: no folder tells of them."""
@@ -20,8 +22,6 @@ UNFINISHED = ("running", "waiting", "killed")
 """What a run is that has no outcome yet; with `stopped` and `cancelled` those that can be resumed."""
 
 _STAMP = re.compile(r"(\d{8}T\d{6})Z")
-_SPAN = re.compile(r"(\d{1,6})([mhdw])")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,28 @@ def outcome(manifest: Manifest, folder: Path) -> str:
     """
     now = status(manifest, folder)
     if now == "finished":
-        failed, rows = manifest.summary.get("failed", 0), manifest.summary.get("rows", 0)
+        failed, rows = _counts(manifest)
         return "success" if not failed else "failed" if failed == rows else "partial"
     if now == "stopped":
         return f"stopped({manifest.stopped_by['kind']})" if manifest.stopped_by else "stopped"
     return "cancelled" if now == "interrupted" else now
+
+
+def is_success(manifest: Manifest) -> bool:
+    """Whether a run is a success of its job: it has finished, with no more failed rows than the job allows.
+
+    `outcome` is about the rows, this about whether somebody has to look: a `partial` run may well be one, up to
+    `notify.max_error_rate`.
+    """
+    failed, rows = _counts(manifest)
+    # An old record knows no `notify`.
+    allowed = (manifest.spec.get("notify") or {}).get("max_error_rate", MAX_ERROR_RATE)
+    return manifest.status == "finished" and (failed / rows if rows else 0.0) <= allowed
+
+
+def _counts(manifest: Manifest) -> tuple[int, int]:
+    """Return how many rows failed, of how many with a result."""
+    return manifest.summary.get("failed", 0), manifest.summary.get("rows", 0)
 
 
 def is_one_of(found: str, wanted: Iterable[str]) -> bool:
@@ -113,8 +130,7 @@ def since_us(text: str, now_us: int) -> int:
     Raises:
         SpecError: it is neither.
     """
-    if span := _SPAN.fullmatch(text.strip()):
-        ago = timedelta(**{_UNITS[span[2]]: int(span[1])})
+    if ago := read_span(text.strip()):
         return now_us - ago // timedelta(microseconds=1)
     try:
         moment = datetime.fromisoformat(text.strip())

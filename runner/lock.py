@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -41,6 +41,35 @@ def locked(folder: Path, what: str, taken: str = "another run of this job is goi
         file.flush()
         yield
         file.truncate(0)
+
+
+class Hold:
+    """The lock of a job's folder for one who may have it already: it is let go when the outermost `with` ends.
+
+    Args:
+        what: what the holder is doing, for the message that another one gets.
+    """
+
+    def __init__(self, folder: Path, what: str) -> None:
+        self._folder = folder
+        self._what = what
+        self._depth = 0
+        self._lock = ExitStack()
+
+    def __enter__(self) -> None:
+        """Take it.
+
+        Raises:
+            LockedError, OSError: as `locked` does.
+        """
+        if not self._depth:
+            self._lock.enter_context(locked(self._folder, self._what))
+        self._depth += 1
+
+    def __exit__(self, *exception: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._lock.close()
 
 
 def _take(file: TextIO) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 
 from runner.answer import Answer, JsonAnswer, OneLabel, PlainText
 from runner.dataset import Dataset, open_dataset
@@ -54,13 +56,35 @@ class Plan:
 
         Raises:
             InputError: the input cannot be read, or has bad rows that the job does not allow.
-            SpecErrors: the job names columns that are not there, or the prompt does what it may not.
+            SpecErrors: the job names columns that are not there, or the prompt does what it may not, or there are too
+                few rows.
         """
         with at_its_place(self.job):
             found = survey(self.dataset, self.unfit, self._check_columns, progress)
         if found.bad and self.job.spec.input.on_bad_row == "fail":
             raise _bad_rows(found)
+        self._refuse_too_few(found)
         return found
+
+    def _refuse_too_few(self, found: Survey) -> None:
+        """Raise SpecErrors where fewer rows can be used than the job asks for; `limit` leaves none out here."""
+        settings = self.job.spec.input
+        fewest, usable = settings.min_rows or 0, found.rows - found.bad
+        if usable < fewest and settings.limit is not None:
+            rows = Dataset(settings.model_copy(update={"limit": None}), self.dataset.root, self.dataset.sources).rows()
+            with closing(rows):
+                good = (row for row in rows if isinstance(row, Item) and self.unfit(row) is None)
+                usable = sum(1 for _ in islice(good, fewest))
+        if usable < fewest:
+            first, *others = (source.name for source in self.dataset.sources)
+            files = f"{first} and {len(others)} more" if others else first
+            rows_said = "1 row" if usable == 1 else f"{usable:,} rows"
+            message = f"the input ({files}) has {rows_said} to use, and `input.min_rows` asks for {fewest:,}"
+            hint = "see whether it is complete, and run the job again; or lower `min_rows`"
+            if found.bad:
+                bad = found.bad_examples[0]
+                hint += f"; the first row that cannot be used is {bad.where}: {bad.reason}"
+            raise SpecErrors([self.job.source.problem(("input", "min_rows"), message, hint)])
 
     def _check_columns(self, columns: Sequence[str]) -> None:
         """Look for the columns that the job names.
@@ -120,12 +144,8 @@ def make_plan(job: Job) -> Plan:
     """
     spec = job.spec
     api = dialect(spec.api)
-    answer = _answer(job)
-    wrong = list(answer_problems(job, answer.fields))
-    if wrong:
-        raise SpecErrors(in_order(wrong))
+    answer, template = question(job)
     with at_its_place(job):
-        template = PromptTemplate(job.prompts, job.root / PROMPTS)
         dataset = open_dataset(spec.input, job.root)
     builder = RequestBuilder(
         template,
@@ -137,6 +157,20 @@ def make_plan(job: Job) -> Plan:
         endpoint_kind=job.endpoint_kind,
     )
     return Plan(job, api, answer, template, builder, dataset, tuple(tariff(job, model) for model in spec.models))
+
+
+def question(job: Job) -> tuple[Answer, PromptTemplate]:
+    """Return what the answers are to look like and how to ask for them: all that can be said without the input.
+
+    Raises:
+        SpecErrors: a template is wrong, or `evaluate` does not fit the answer.
+    """
+    answer = _answer(job)
+    wrong = list(answer_problems(job, answer.fields))
+    if wrong:
+        raise SpecErrors(in_order(wrong))
+    with at_its_place(job):
+        return answer, PromptTemplate(job.prompts, job.root / PROMPTS)
 
 
 def _answer(job: Job) -> Answer:

@@ -49,7 +49,7 @@ def report(manifest: Manifest, folder: Path) -> str:
         out += _table([("auto", f"{manifest.choice['way']}: {manifest.choice['reason']}")])
         out += _table([("warning", manifest.choice["warning"])])
     out += _table([("warning", text) for text in manifest.sessions[-1].warnings] if manifest.sessions else [])
-    for first, *more in evaluation_lines(summary.get("evaluation", {})):
+    for first, *more in evaluation_lines(summary.get("evaluation", {})) if manifest.results else ():
         out += [*_table([("accuracy", first)]), *(f"            {line}" for line in more)]
     out += _questions(summary.get("questions", {}))
     if summary.get("refused"):
@@ -115,7 +115,7 @@ def _rows(summary: dict[str, Any], manifest: Manifest) -> str:
     total = manifest.results
     done = summary.get("rows", 0)
     if total == 0:
-        return "none: the input is empty"
+        return f"none: {why_empty(manifest)}"
     parts = [f"{summary.get('ok', 0):,} ok", f"{summary.get('failed', 0):,} failed"]
     if done < total:
         parts.append(f"{total - done:,} still to do")
@@ -123,6 +123,15 @@ def _rows(summary: dict[str, Any], manifest: Manifest) -> str:
         parts.append(f"{source['skipped_rows']:,} bad ones left out")
     asked = f"{total:,}" if models == 1 else f"{source['rows']:,} × {models} models = {total:,}"
     return f"{asked}: {', '.join(parts)}"
+
+
+def why_empty(manifest: Manifest) -> str:
+    """Return why a run has no rows."""
+    if manifest.input.get("skipped_rows"):
+        return "all rows of the input are bad, and were left out"
+    if offset := manifest.spec.get("input", {}).get("offset"):
+        return f"the input has none after the {offset:,} that `input.offset` skips"
+    return "the input is empty"
 
 
 def _repeats(count: int) -> str:

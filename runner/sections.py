@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import (
@@ -17,7 +18,9 @@ from pydantic import (
     field_validator,
 )
 
+from runner.deadline import Deadline
 from runner.problems import At, Finding, Hint, complain, listed, say, suggest
+from runner.timespan import TimeSpan
 
 DEFAULT_CONCURRENCY = 64
 
@@ -158,6 +161,23 @@ def _real_encoding(value: str) -> str:
 # The sections -------------------------------------------------------------------------------------------------------
 
 
+class WaitSpec(Section):
+    """How long a run waits for input that is not there when it begins."""
+
+    until: Deadline = Field(
+        description=(
+            "Until when: a time of day on the schedule's clock, the first one after the moment that the run is for; "
+            "a date with a time; or a time span from when the run began."
+        ),
+        examples=["04:00", "2h"],
+    )
+    settle: TimeSpan = Field(
+        default=TimeSpan("10s", timedelta(seconds=10)),
+        description="A file counts as complete when its size and time of change have not changed for so long.",
+        examples=["1m"],
+    )
+
+
 class InputSpec(Section):
     """Where the rows come from."""
 
@@ -228,6 +248,20 @@ class InputSpec(Section):
             "`error_row` makes it a failed row of the output, `skip` leaves it out."
         ),
         examples=["error_row"],
+    )
+    min_rows: Annotated[int | None, Hint("leave the key out to allow an empty input")] = Field(
+        default=None,
+        ge=1,
+        description=(
+            "Send nothing, and fail, when the input has fewer rows than this that can be used. `limit` does not count. "
+            "Default: an empty input is a success."
+        ),
+        examples=[1],
+    )
+    wait_for: WaitSpec | None = Field(
+        default=None,
+        description="Wait for files that are not there yet, or still growing, when a run begins. Default: do not wait.",
+        examples=[{"until": "04:00"}],
     )
 
 

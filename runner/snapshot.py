@@ -12,7 +12,8 @@ from runner.yaml_dialect import dump
 ANSWER_KEYS = ("input", "prompt", "output", "model", "api", "parameters", "endpoint")
 """The keys of a job that decide what its answers are, and which rows and parts they stand in."""
 
-_SAYS_NOTHING = (("parameters", "service_tier"),)  # about the answers: it is how soon they come, and for how much
+# About the answers: the first is how soon they come, and for how much; the others are whether the run begins.
+_SAYS_NOTHING = (("parameters", "service_tier"), ("input", "min_rows"), ("input", "wait_for"))
 
 
 def as_run(job: Job) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         dotted(at)
         for key in ANSWER_KEYS
         for at in _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), (key,))
-        if at not in _SAYS_NOTHING
+        if at[:2] not in _SAYS_NOTHING
     ]
 
 

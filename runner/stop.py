@@ -26,6 +26,7 @@ class Stop:
         self._home: int | None = None  # the thread of that loop
         self._waiting: set[asyncio.Task[Any]] = set()
         self._event = asyncio.Event()
+        self._asked = threading.Event()
 
     def request(self, reason: RunnerError | None = None) -> None:
         """Stop. The first reason counts."""
@@ -34,6 +35,7 @@ class Stop:
                 return
             self.reason = reason
             self.requested = True
+        self._asked.set()
         if self._loop is None or threading.get_ident() == self._home:
             self._wake()
         else:
@@ -52,6 +54,10 @@ class Stop:
     def waiting(self) -> Stop:
         """Return the context in which the current task may be cancelled by a stop."""
         return self
+
+    def pause(self, seconds: float) -> None:
+        """Block this thread for so long, or until a stop is requested. For what happens before there is a loop."""
+        self._asked.wait(seconds)
 
     async def sleep(self, seconds: float) -> None:
         with self:

@@ -1,4 +1,4 @@
-"""Spans of time as users write them: 45s, 90m, 8h, 1h30m, 2d."""
+"""Spans of time as users write them: 45s, 90m, 8h, 1h30m, 2d, 2w."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from runner.problems import Finding, complain, say
 from runner.written import Written
 
 _NUMBER = r"(\d{1,6}(?:\.\d{1,3})?)"
-_SPAN = re.compile(rf"(?=\d)(?:{_NUMBER}d)? ?(?:{_NUMBER}h)? ?(?:{_NUMBER}m)? ?(?:{_NUMBER}s)?")
+# A thousand years of weeks are enough: later moments have no date.
+_WEEKS = r"(\d{1,5}(?:\.\d{1,3})?)"
+_SPAN = re.compile(rf"(?=\d)(?:{_WEEKS}w)? ?(?:{_NUMBER}d)? ?(?:{_NUMBER}h)? ?(?:{_NUMBER}m)? ?(?:{_NUMBER}s)?")
 
 
 def read_span(text: str) -> timedelta | None:
@@ -19,8 +21,8 @@ def read_span(text: str) -> timedelta | None:
     found = _SPAN.fullmatch(text)
     if found is None:
         return None
-    days, hours, minutes, seconds = (float(number or 0) for number in found.groups())
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds) or None
+    weeks, days, hours, minutes, seconds = (float(number or 0) for number in found.groups())
+    return timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds) or None
 
 
 @dataclass(frozen=True, slots=True)

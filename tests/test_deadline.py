@@ -5,11 +5,12 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import Field
 
-from runner.deadline import Deadline, parse
+from runner.deadline import Deadline, at_us, parse
 from runner.problems import SpecErrors
 from runner.sections import Section
 from runner.validation import check
@@ -66,7 +67,9 @@ def test_a_time_of_day_is_the_first_such_moment_after_the_beginning(
     zone: Zone, place: str, text: str, began: str, at: str
 ) -> None:
     zone(place)
-    assert utc(parse(text).at_us(us(f"{began}+00:00"))) == at
+    assert utc(at_us(text, us(f"{began}+00:00"))) == at
+    zone("Pacific/Auckland")
+    assert utc(at_us(text, us(f"{began}+00:00"), ZoneInfo(place))) == at, "a clock that is named goes before ours"
 
 
 def test_every_time_of_day_is_met_within_a_day_and_is_what_the_clock_shows(zone: Zone) -> None:
@@ -99,6 +102,8 @@ def test_a_date_with_a_time_is_that_moment_whenever_the_run_began(zone: Zone, te
     zone("Europe/Berlin")
     for began in ("2026-01-01 00:00+00:00", "2026-12-01 00:00+00:00"):
         assert utc(parse(text).at_us(us(began))) == at
+    zone("Pacific/Auckland")
+    assert utc(at_us(parse(text), us("2026-01-01 00:00+00:00"), ZoneInfo("Europe/Berlin"))) == at
 
 
 @pytest.mark.parametrize(
@@ -110,6 +115,8 @@ def test_a_date_with_a_time_is_that_moment_whenever_the_run_began(zone: Zone, te
         ("1h 30m", timedelta(minutes=90)),
         ("1.5h", timedelta(minutes=90)),
         ("2d", timedelta(days=2)),
+        ("2w", timedelta(weeks=2)),
+        ("1w2d12h", timedelta(days=9, hours=12)),
         ("45s", timedelta(seconds=45)),
         ("1d2h3m4.5s", timedelta(days=1, hours=2, minutes=3, seconds=4.5)),
     ],
@@ -136,11 +143,11 @@ FORMS = 'must be a time such as "06:00", a date with a time such as "2026-11-22T
     "text",
     ["", "six", "6am", "06:60", "24:00", "06:00:00", "06:00Z", "2026-11-22", "2026-02-30T06:00", "2026-11-22T25:00",
      "1066-10-14T09:00", "2026-11-22T06:00+25:00", "8", "8 hours", "-8h", "0h", "0h0m", "m", "h30m", "30m1h", "1e3h",
-     "9999999d", "1..5h"],
+     "9999999d", "100000w", "2d1w", "1..5h"],
 )  # fmt: skip
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^must be a time such as") as caught:
-        parse(text)
+        at_us(text, 0)
     assert str(caught.value) == f'{FORMS}, got "{text}"'
 
 

@@ -9,7 +9,7 @@ import pytest
 from past import day_us, row, run
 
 from runner.errors import SpecError
-from runner.history import OUTCOMES, Past, in_order, is_one_of, since_us
+from runner.history import OUTCOMES, Past, in_order, is_one_of, is_success, since_us
 from runner.listing import list_runs
 from runner.lock import locked
 
@@ -41,6 +41,15 @@ def test_one_word_says_how_a_run_came_out(
     assert past.outcome == expected
     assert past.manifest.status == status, "the record keeps its own words"
     assert past.took_s == 60
+
+
+def test_a_run_may_be_a_success_of_its_job_although_some_rows_failed(base: Path) -> None:
+    rows = [row(number, "a" if number else None) for number in range(20)]
+    for day, (wanted, notify) in enumerate(
+        [(True, None), (True, {"max_error_rate": 0.05}), (False, {"max_error_rate": 0})]
+    ):
+        past = Past.load(run(base, day, rows, spec={"notify": notify}))
+        assert (past.outcome, is_success(past.manifest)) == ("partial", wanted)
 
 
 def test_a_run_that_somebody_holds_is_running(base: Path) -> None:
@@ -82,6 +91,7 @@ def test_a_run_that_was_killed_before_it_began_to_work_is_dated_by_its_name(base
         ("12h", day_us(9.5)),
         ("7d", day_us(3)),
         ("1w", day_us(3)),
+        ("1d12h", day_us(8.5)),
         ("2026-01-03T02:00", day_us(2)),
         ("2026-01-03T02:00Z", day_us(2)),
         ("2026-01-03T04:00+02:00", day_us(2)),

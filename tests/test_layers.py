@@ -105,6 +105,7 @@ ORDER = [
     },
     {"batches", "store", "summary", "spending", "sessions", "plan", "progress", "differences", "latest"},
     {
+        "arrival",
         "strategies.batch_api",
         "pipeline",
         "calls",

@@ -199,14 +199,24 @@ def test_json_is_the_record(project: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "columns"), [("", []), ("id,text\n", ["id", "text"]), ("id,text\nonly one\n", ["id", "text"])]
-)
+    ("content", "columns", "said"),
+    [
+        ("", [], "the input is empty"),
+        ("id,text\n", ["id", "text"], "the input is empty"),
+        (
+            "id,text\nonly one\n", ["id", "text"],
+            "all rows of the input are bad, and were left out",
+        ),
+    ],
+)  # fmt: skip
 def test_an_input_without_rows_is_a_finished_run_that_can_be_read(
-    project: Make, content: str, columns: list[str]
+    project: Make, content: str, columns: list[str], said: str
 ) -> None:
-    here = project(rows=0, input={"path": "rows.csv", "on_bad_row": "skip"})
+    here = project(rows=0, input={"path": "rows.csv", "on_bad_row": "skip"}, evaluate={"expected": "text"})
     (here.folder / "rows.csv").write_text(content)
-    assert "none: the input is empty" in here.run().stdout
+    shown = here.run().stdout
+    assert f"  rows      none: {said}\n" in shown
+    assert "accuracy" not in shown
     assert here.manifest()["status"] == "finished"
     assert here.table().num_rows == 0
     assert here.table().schema.names == [*columns, "label", *OWN]

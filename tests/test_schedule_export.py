@@ -18,6 +18,7 @@ import yaml
 from project import Project
 
 from runner.cli import cli
+from runner.errors import Exit
 from runner.load import load_job
 from runner.problems import SpecErrors
 from runner.schedule.cron import read_cron
@@ -145,6 +146,35 @@ def test_systemd_takes_the_units(made: Project, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+def service_unit() -> str:
+    """Return the unit of the service as the page has it."""
+    page = (Path(__file__).parents[1] / "docs" / "schedule.md").read_text("utf-8")
+    [unit] = re.findall(r"```ini\n(.*?)```", page, re.S)
+    return str(unit)
+
+
+def test_the_service_alone_is_told_to_stop() -> None:
+    """A run that is told twice, by the service and by systemd, may end at once."""
+    said = lines(service_unit())
+    assert {"KillMode=mixed", "TimeoutStopSec=10min", "Restart=on-failure"} <= set(said)
+    assert f"RestartPreventExitStatus={Exit.USAGE} {Exit.LOCKED}" in said
+    [command] = [line for line in said if line.startswith("ExecStart=")]
+    assert command.endswith("/bin/runner serve")
+    assert "serve" in cli.commands
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
+def test_systemd_takes_the_unit_of_the_service(tmp_path: Path) -> None:
+    unit = tmp_path / "runner.service"
+    command = ["systemd-analyze", "verify", unit]
+    unit.write_text(re.sub(r"(?m)^(ExecStart=)\S+", r"\1/bin/true", service_unit()), encoding="utf-8")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    unit.write_text(unit.read_text("utf-8").replace("KillMode=", "KilMode="), encoding="utf-8")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "'KilMode'" in done.stderr, "it looks"
+
+
 # cron -----------------------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +210,25 @@ def test_lines_are_written_as_every_cron_reads_them(made: Project, cron: str, wr
     assert lines(text)[-1].startswith(f"{written} cd ")
     assert read_cron(written).minutes == read_cron(cron).minutes
     assert read_cron(written).weekdays == read_cron(cron).weekdays
+
+
+def crontab_check(path: Path) -> bool:
+    """Whether the `crontab` of this machine reads a file; it changes nothing."""
+    done = subprocess.run(["crontab", "-n", path], capture_output=True, text=True, check=False)
+    if "invalid option" in done.stderr or "unrecognized" in done.stderr:
+        pytest.skip("this crontab cannot check a file without installing it")
+    return done.returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("crontab") is None, reason="cron is not here")
+def test_cron_takes_the_lines(made: Project, tmp_path: Path) -> None:
+    path = tmp_path / "crontab"
+    for line in ("30 2 * * *", "*/15 8-18/2 * jan-mar mon-fri", "5/20 2 * * 7", "0 2 1-31 * 1"):
+        [text] = export(made, "cron", line).files.values()
+        path.write_text(text, encoding="utf-8")
+        assert crontab_check(path), line
+    path.write_text(text.replace("0 2 ", "0 25 "), encoding="utf-8")
+    assert not crontab_check(path), "it looks"
 
 
 # GitHub Actions -------------------------------------------------------------------------------------------------------

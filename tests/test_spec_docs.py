@@ -17,6 +17,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "job-file.md"
 TABLES: dict[str, type[BaseModel]] = {
     "Top level": spec.JobSpec,
     "`input`": sections.InputSpec,
+    "`input.wait_for`": sections.WaitSpec,
     "`prompt`": sections.PromptSpec,
     "`prompt.messages[]`": sections.Message,
     "A template in a file": sections.PromptFile,

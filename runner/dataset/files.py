@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from runner.dataset.nearest import nearest
-from runner.dataset.settings import Format, InputSettings, WrongSetting
+from runner.dataset.settings import Format, InputSettings, NoFile, WrongSetting
 from runner.errors import InputError
 
 Packing = Literal["", ".gz", ".zst"]
@@ -47,7 +47,7 @@ def find_sources(spec: InputSettings, root: Path) -> tuple[Source, ...]:
     Raises:
         InputError: nothing matches, or a file is missing, not a file, unreadable or of an unknown kind.
     """
-    paths = dict.fromkeys(path for pattern in spec.path for path in _expand(pattern, root))
+    paths = dict.fromkeys(path for pattern in spec.path for path in expand(pattern, root))
     return tuple(_source(path, spec, root) for path in paths)
 
 
@@ -56,7 +56,13 @@ def display_name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _expand(pattern: str, root: Path) -> list[Path]:
+def expand(pattern: str, root: Path) -> list[Path]:
+    """Every file that one path or pattern names, sorted.
+
+    Raises:
+        NoFile: there is none yet.
+        WrongSetting: it names something that is no file.
+    """
     literal = Path(os.path.normpath(root / pattern))
     if literal.is_file():
         return [literal]
@@ -65,7 +71,7 @@ def _expand(pattern: str, root: Path) -> list[Path]:
         found = sorted(glob.glob(os.path.join(folder, pattern), recursive=True))  # noqa: PTH118, PTH207 - any pattern
         files = [Path(os.path.normpath(path)) for path in found if Path(path).is_file()]
         if not files:
-            raise WrongSetting("path", f"no file matches `{pattern}`", hint=_hint_for_glob(pattern, root) or None)
+            raise NoFile("path", f"no file matches `{pattern}`", hint=_hint_for_glob(pattern, root) or None)
         return files
     if literal.is_dir():
         raise WrongSetting("path", f"`{pattern}` is a folder", hint=_hint_for_folder(pattern, literal))
@@ -73,7 +79,7 @@ def _expand(pattern: str, root: Path) -> list[Path]:
         raise WrongSetting(
             "path", f"`{pattern}` is not a regular file", hint="the input is read twice: save it to a file first"
         )
-    raise WrongSetting("path", f"there is no file `{pattern}`", hint=_hint_for_missing(literal, root) or None)
+    raise NoFile("path", f"there is no file `{pattern}`", hint=_hint_for_missing(literal, root) or None)
 
 
 def _hint_for_missing(path: Path, root: Path) -> str:
@@ -121,19 +127,29 @@ def _entries(folder: Path) -> list[Path]:
 
 def _source(path: Path, spec: InputSettings, root: Path) -> Source:
     name = display_name(path, root)
-    suffix = path.suffix.lower()
-    packing: Packing = next((known for known in get_args(Packing) if known and known == suffix), "")
-    kind = Path(path.stem).suffix.lower() if packing else suffix
-    form = spec.format or _EXTENSIONS.get(kind)
-    if form is None:
-        raise WrongSetting(
-            "path",
-            f"the name `{name}` does not tell what kind of file it is",
-            hint=f"add `format:` with one of {', '.join(get_args(Format))}",
-        )
+    form, packing = kind_of(path, spec.format, name)
     try:
         with path.open("rb"):
             pass
     except OSError as error:
         raise InputError(f"`{name}` cannot be read: {error.strerror}", where=name) from error
     return Source(path, name, form, packing)
+
+
+def kind_of(path: Path, given: Format | None, name: str) -> tuple[Format, Packing]:
+    """What kind of file a name stands for: its format, unless one is given, and how it is packed.
+
+    Raises:
+        WrongSetting: the name does not tell.
+    """
+    suffix = path.suffix.lower()
+    packing: Packing = next((known for known in get_args(Packing) if known and known == suffix), "")
+    kind = Path(path.stem).suffix.lower() if packing else suffix
+    form = given or _EXTENSIONS.get(kind)
+    if form is None:
+        raise WrongSetting(
+            "path",
+            f"the name `{name}` does not tell what kind of file it is",
+            hint=f"add `format:` with one of {', '.join(get_args(Format))}",
+        )
+    return form, packing

@@ -67,3 +67,7 @@ class WrongSetting(InputError):  # noqa: N818 - reads like the others
     def __init__(self, key: str, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, where=f"input.{key}", hint=hint)
         self.key = key
+
+
+class NoFile(WrongSetting):
+    """`input.path` names a file that is not there, or a pattern that nothing matches: it may yet come."""

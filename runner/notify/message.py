@@ -16,6 +16,7 @@ from runner.notify.state import State
 from runner.notify_section import Event
 from runner.problems import mask
 from runner.progress import duration
+from runner.report import why_empty
 
 _ERRORS = 3
 _TAIL_LINES = 20
@@ -86,7 +87,7 @@ def of_run(manifest: Manifest, folder: Path, log: Path | None) -> Report:
     elif failed:
         what = f"finished, {failed:,} of {rows:,} rows failed"
     else:
-        what = f"finished, all {rows:,} rows ok" if rows else "finished, the input is empty"
+        what = f"finished, all {rows:,} rows ok" if rows else f"finished, {why_empty(manifest)}"
     todo = manifest.results - rows
     facts = [
         ("run", manifest.run + (" (rehearsal)" if manifest.rehearsal else "")),

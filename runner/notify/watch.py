@@ -12,6 +12,7 @@ from runner import freshness, runs
 from runner.clock import Clock
 from runner.errors import LockedError, RunnerError
 from runner.execution import Outcome
+from runner.history import is_success
 from runner.load import Job, find_root
 from runner.manifest import utc_text
 from runner.notify import message, sending
@@ -140,7 +141,7 @@ def state_of(outcome: Outcome) -> State | None:
     if outcome.idle or manifest.status in ("interrupted", "waiting", "running"):
         return None
     if manifest.status == "finished":
-        return "ok" if freshness.is_success(manifest) else "partial"
+        return "ok" if is_success(manifest) else "partial"
     return "budget" if (manifest.stopped_by or {}).get("kind") == "budget" else "failing"
 
 
