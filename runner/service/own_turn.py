@@ -72,6 +72,9 @@ def run_scheduled(
         except RunnerError as error:
             note("failed", error.message)
             raise
+        except KeyboardInterrupt:
+            note("cancelled", "it was interrupted before it began")
+            raise
         note("run", "")
         return outcome
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from runner.deadline import parse
+from runner.deadline import at_us
 from runner.errors import SpecError
 from runner.load import Job, load_job
 from runner.service.book import NewTask, Source
@@ -86,6 +86,6 @@ def begins(at: str | None, now_us: int) -> int:
     if at is None:
         return now_us
     try:
-        return parse(at).at_us(now_us)
+        return at_us(at, now_us)
     except ValueError as error:
         raise SpecError(f"--at {error}", hint="for instance --at 02:00, or --at 2h") from None
