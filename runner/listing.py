@@ -45,6 +45,7 @@ def list_runs(
     earliest = None if since is None else since_us(since, SystemClock().now_us() if now_us is None else now_us)
     folders = all_runs(outputs or outputs_here()) if job is None else of_job(job, outputs)
     found, unreadable = in_order(folders)
+    found.sort(key=lambda run: (run.began_us, run.name))  # the list tells what was done when
     rows: list[dict[str, object]] = [{"run": show_path(folder), "status": UNREADABLE, "outcome": UNREADABLE}
                                      for folder in sorted(unreadable)]  # fmt: skip
     rows += [_about(run) for run in found if earliest is None or run.began_us >= earliest]
@@ -72,6 +73,7 @@ def _about(run: Past) -> dict[str, object]:
         "status": status(manifest, run.folder),
         "outcome": run.outcome,
         "rehearsal": manifest.rehearsal,
+        "run_date": run.run_date,
         "began_at": utc_text(run.began_us),
         "took_s": round(run.took_s, 3),
         "rows": manifest.results,
@@ -83,8 +85,11 @@ def _about(run: Past) -> dict[str, object]:
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> str:
-    head = ("RUN", "STATUS", "BEGAN (UTC)", "TIME", "ROWS", "OK", "FAILED", "COST", "MODEL")
-    table = [head, *((str(r["run"]), str(r["outcome"]), str(r.get("began_at", "-"))[:16].replace("T", " "),
+    dated = any(row["run_date"] != str(row["began_at"])[:10] for row in rows if "began_at" in row)
+    head = ("RUN", *(("DATE",) if dated else ()), "STATUS", "BEGAN (UTC)", "TIME", "ROWS", "OK", "FAILED", "COST",
+            "MODEL")  # fmt: skip
+    table = [head, *((str(r["run"]), *((str(r.get("run_date", "-")),) if dated else ()), str(r["outcome"]),
+                      str(r.get("began_at", "-"))[:16].replace("T", " "),
                       _time(r.get("took_s")), _n(r.get("rows")), _n(r.get("ok")), _n(r.get("failed")),
                       _usd(r.get("cost_usd")), str(r.get("model", ""))) for r in rows)]  # fmt: skip
     widths = [max(len(line[i]) for line in table) for i in range(len(head))]
@@ -112,6 +117,7 @@ def show_run(folder: Path, *, as_json: bool) -> str:
     made = [
         "",
         f"made from   {manifest.job_file}",
+        f"date        {Past.load(folder).run_date}",
         f"input       {manifest.input['rows']:,} rows{files}",
         f"model       {', '.join(manifest.models)} at {places}",
         f"columns     {', '.join(theirs)} (and the runner's own)",

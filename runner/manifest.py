@@ -67,6 +67,7 @@ class Manifest:
         summary: counted from the rows on disk when the run last ended.
         choice: what `strategy: auto` chose, from which alternatives, and why; None: the job names its strategy.
         scheduled: a scheduler started it (`runner run --scheduled`), rather than a person.
+        run_date: the date that it is for (ISO 8601); empty: it is older than such dates.
     """
 
     run: str
@@ -88,6 +89,7 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     choice: dict[str, Any] | None = None
     scheduled: bool = False
+    run_date: str = ""
 
     @property
     def schema(self) -> pa.Schema:

@@ -56,8 +56,16 @@ class Plan:
             InputError: the input cannot be read, or has bad rows that the job does not allow.
             SpecErrors: the job names columns that are not there, or the prompt does what it may not.
         """
+        dates, lacking = self.template.dates, set[str]()
+
+        def unfit(item: Item) -> str | None:
+            lacking.update(dates - item.fields.keys())
+            return self.unfit(item)
+
         with at_its_place(self.job):
-            found = survey(self.dataset, self.unfit, self._check_columns, progress)
+            found = survey(self.dataset, unfit if dates else self.unfit, self._check_columns, progress)
+            for error in self.template.two_things(lacking.intersection(found.columns)):
+                raise error
         if found.bad and self.job.spec.input.on_bad_row == "fail":
             raise _bad_rows(found)
         return found
@@ -125,7 +133,7 @@ def make_plan(job: Job) -> Plan:
     if wrong:
         raise SpecErrors(in_order(wrong))
     with at_its_place(job):
-        template = PromptTemplate(job.prompts, job.root / PROMPTS)
+        template = PromptTemplate(job.prompts, job.root / PROMPTS, job.run_date)
         dataset = open_dataset(spec.input, job.root)
     builder = RequestBuilder(
         template,
