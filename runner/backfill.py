@@ -86,6 +86,7 @@ class Done:
     Attributes:
         outcome: how its run came out; `failed` also where none could begin.
         run: the name of the run's folder; None: there is none.
+        rows: how many have a result, of `total`.
         took_s: seconds of work, those of earlier sessions left out.
         error: why it could not begin, or ended early.
     """
@@ -95,7 +96,8 @@ class Done:
     outcome: str
     exit_code: Exit
     run: str | None = None
-    rows: int | None = None
+    rows: int = 0
+    total: int = 0
     failed: int | None = None
     cost_usd: float | None = None
     took_s: float = 0.0
@@ -106,7 +108,8 @@ class Done:
         """Return a line for people; what is wrong comes last."""
         said = [f"{self.day}  {self.outcome:<9}"]
         if self.run is not None:
-            said.append(f"{self.rows:,} {'row' if self.rows == 1 else 'rows'}")
+            of_all = "" if self.rows == self.total else f" of {self.total:,}"
+            said.append(f"{self.rows:,}{of_all} {'row' if self.total == 1 else 'rows'}")
             said += [f"{self.failed:,} failed"] if self.failed else []
             said += ["cost unknown" if self.cost_usd is None else f"${self.cost_usd:.4f}", duration(self.took_s)]
             said += {Doing.RESUME: ["resumed"], Doing.RETRY: ["retried"]}.get(self.doing, [])
@@ -198,9 +201,9 @@ class Order:
     overrides: Mapping[str, str] = field(default_factory=dict)
     outputs: Path | None = None
 
-    def load(self, day: date) -> Job:
-        """Load the job for a date."""
-        return load_job(self.job_file, overrides=self.overrides, environ=os.environ, run_date=day)
+    def load(self, day: date, environ: Mapping[str, str] | None = None) -> Job:
+        """Load the job for a date; `environ` as for `load_job`."""
+        return load_job(self.job_file, overrides=self.overrides, environ=environ, run_date=day)
 
     def command(self, mode: Mode) -> str:
         """Return the command that asks for the same dates."""
@@ -254,10 +257,11 @@ class Backfill:
 
         Raises:
             LockedError: a run of this job is going on.
-            SpecError: no run can be kept there.
+            SpecError: no run can be kept there, or a variable is not set that the endpoint needs.
         """
         order = self.order
         began = time.monotonic()
+        order.load(order.first, os.environ)
         with app.holding(self.base, order.command(order.mode)):
             open_files.allow(
                 order.max_active * (self.job.limits.concurrency or 1) + (order.max_active - 1) * _FILES_OF_A_RUN,
@@ -327,7 +331,7 @@ class _Crew:
             if self._ending:  # between its being handed out and its beginning
                 stop.request()
             if step.folder is None or step.doing is Doing.START:
-                job = order.load(step.day)
+                job = order.load(step.day, os.environ)
                 return _done(step, app.start(job, outputs=order.outputs, console=self._console, stop=stop, held=held))
             return _done(
                 step,
@@ -365,6 +369,7 @@ def _done(step: Step, outcome: Outcome) -> Done:
         Past(outcome.folder, manifest, 0).outcome,
         outcome.exit_code,
         outcome.folder.name,
+        summary.get("rows", 0),
         manifest.results,
         summary.get("failed"),
         summary.get("cost_usd"),
@@ -460,7 +465,7 @@ class Ended:
         if self.done:
             costs = [one.cost_usd for one in self.done if one.run is not None]
             known = [cost for cost in costs if cost is not None]
-            said.append(f"{sum(one.rows or 0 for one in self.done):,} rows")
+            said.append(f"{sum(one.rows for one in self.done):,} rows")
             said.append(f"${sum(known):.4f}" if len(known) == len(costs) else "cost unknown")
             said.append(duration(self.took_s))
         lines = [" · ".join(said)]

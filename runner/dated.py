@@ -60,7 +60,7 @@ def nothing_to_do(job: Job, outcome: Outcome) -> str:
     if outcome.exit_code:
         lines.append(f"{outcome.manifest.summary['failed']:,} of its rows failed: `runner retry` sends them again")
     if since := changed(outcome.manifest.spec, as_run(job)):
-        lines.append(f"note: the job has changed since: {listed([f'`{key}`' for key in since])}")
+        lines.append(f"note: the job has changed since: {listed(since)}")
     return "\n".join(lines)
 
 
