@@ -104,7 +104,8 @@ class Execution:
             with self._opened_known() as known, connected(self._plan.job) as connections:
                 began = self._clock.steady_s()
                 try:
-                    run_loop(lambda: self._work(connections, known))
+                    spawns = self._session.strategy == "processes" and not self._alone
+                    run_loop(lambda: self._work(connections, known), spawns_beside_others=spawns)
                 finally:
                     self._close_session(self._clock.steady_s() - began)
         except RunnerError as error:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from unittest.mock import patch
 
@@ -28,6 +29,7 @@ from runner.notify.watch import Watch
 from runner.problems import SpecErrors
 from runner.progress import Console
 from runner.runs import find, point_latest
+from runner.shared_limits import SharedLimits
 from runner.simulator import SimulatorProcess
 
 Make = Callable[..., Project]
@@ -171,7 +173,7 @@ def test_ctrl_c_stops_all_and_the_same_command_goes_on(project: Make) -> None:
         process.send_signal(signal.SIGINT)
         done = Project.end(process, 130)
         assert done.stderr == "stopping: waiting for the answers that are on their way (again to stop at once)\n"
-        assert [line.split()[:2] for line in done.stdout.splitlines()[:2]] == [
+        assert sorted(line.split()[:2] for line in done.stdout.splitlines()[:2]) == [
             ["2026-01-28", "cancelled"], ["2026-01-29", "cancelled"],
         ]  # fmt: skip
         assert done.stdout.splitlines()[2].startswith("3 dates: 2 cancelled, 1 not begun · ")
@@ -307,6 +309,21 @@ def test_several_at_once_are_as_one_after_the_other(days: Days) -> None:
     assert Past.load(find("job", days.base.parent)).run_date == "2026-01-08"
     assert not list(days.base.glob(".latest.tmp"))
     assert sum(past.manifest.summary["ok"] for past in pasts_in(days.base)) == sum(range(3, 9))
+
+
+def test_runs_in_threads_share_the_limits_of_an_endpoint(tmp_path: Path) -> None:
+    one, other = SharedLimits(tmp_path / "limits"), SharedLimits(tmp_path / "limits")
+
+    def book(limits: SharedLimits) -> None:
+        for _ in range(2_000):
+            limits.book(0, 1, 10, 1.0)
+
+    threads = [Thread(target=book, args=(limits,)) for limits in (one, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert one.missing_s(0, 0, 0, 1.0) == pytest.approx(4_000, abs=30), "none was lost; in a second one leaks out"
 
 
 def test_a_run_that_is_going_on_keeps_a_backfill_out(days: Days) -> None:
