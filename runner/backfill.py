@@ -271,13 +271,17 @@ class Backfill:
             crew = _Crew(self, console if order.max_active == 1 else Console(quiet=True))
             with _signals(crew.stop):
                 done = crew.work([step for step in steps if step.doing is not Doing.NOTHING], show)
-            idle = [step for step in steps if step.doing is Doing.NOTHING and step.outcome is not None]
-            stale = sum(
-                bool(changed(Past.load(step.folder).manifest.spec, as_run(order.load(step.day))))
-                for step in idle
-                if step.folder is not None
-            )
+        stale = self._stale([step.folder for step in steps if step.doing is Doing.NOTHING and step.folder is not None])
         return Ended(order, steps, done, crew.interrupted, stale, time.monotonic() - began)
+
+    def _stale(self, folders: Sequence[Path]) -> int:
+        """Return of how many runs the job has changed since, but for what changes with the date."""
+        now = as_run(self.job)
+        try:
+            dated = set(changed(now, as_run(self.order.load(self.days[-1]))))
+            return sum(bool({*changed(Past.load(folder).manifest.spec, now)} - dated) for folder in folders)
+        except SpecError:  # the work is done, and this is but a note
+            return 0
 
 
 class _Crew:
