@@ -17,6 +17,7 @@ from project import Project, parts
 from runner import app
 from runner.errors import SpecError
 from runner.execution import Outcome
+from runner.explain import explain
 from runner.history import in_order
 from runner.listing import list_runs, show_run
 from runner.load import Job, load_job
@@ -254,6 +255,15 @@ def test_another_date_is_another_request(dated: Project) -> None:
         requests.append(plan.builder.build(next(iter(plan.rows()))))  # type: ignore[arg-type]
     assert requests[0].fingerprint != requests[1].fingerprint
     assert b"on 2026-01-05: b" in requests[0].body
+
+
+def test_explain_says_that_the_date_changed(dated: Project) -> None:
+    start(dated)
+    with patch.dict(os.environ, dated.environ):
+        [told, *_] = explain(dated.job_file, "a", {}, run_date=date(2026, 1, 6))
+    assert [(reason.kind, reason.text) for reason in told.reasons] == [
+        ("date", "the prompt holds the run's date, which changed: 2026-01-05 -> 2026-01-06")
+    ]
 
 
 # The order of runs ----------------------------------------------------------------------------------------------------
