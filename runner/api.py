@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,7 +63,12 @@ class RunSummary:
 
 
 def load_job(
-    path: str | Path, settings: Mapping[str, Any] | None = None, *, rehearse: bool = False, root: Path | None = None
+    path: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    rehearse: bool = False,
+    root: Path | None = None,
+    run_date: date | None = None,
 ) -> Job:
     """Read and check a job file.
 
@@ -70,6 +76,7 @@ def load_job(
         settings: dotted key to value; they replace what the file says: `{"limits.concurrency": 8}`.
         rehearse: send to the embedded simulator instead of the job's endpoint.
         root: the project root; default: the nearest folder above the job file that has `configs/`.
+        run_date: the date that a run is for; default: today's, on the clock of the job's schedule.
 
     Raises:
         SpecError: everything that is wrong with the job, each problem with its place.
@@ -77,7 +84,7 @@ def load_job(
     overrides = {key: json.dumps(value) for key, value in (settings or {}).items()}
     if rehearse:
         overrides["endpoint"] = "simulator"
-    return load.load_job(Path(path), overrides=overrides, environ=os.environ, root=root)
+    return load.load_job(Path(path), overrides=overrides, environ=os.environ, root=root, run_date=run_date)
 
 
 def run_job(

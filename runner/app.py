@@ -6,9 +6,9 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
-from datetime import datetime
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from runner.dataset.survey import Survey
 from runner.errors import InputError, LockedError, SpecError
 from runner.event_loop import run_loop
 from runner.execution import Execution, Outcome, finished_code
+from runner.history import Past
 from runner.load import Job, load_job
 from runner.lock import Hold, locked
 from runner.manifest import BY_HAND, Manifest, Origin, encode_schema, versions
@@ -35,6 +36,7 @@ from runner.output import Output
 from runner.plan import Plan, make_plan, question
 from runner.problems import display
 from runner.progress import Console
+from runner.run_date import date_of_us
 from runner.sessions import close_killed
 from runner.snapshot import as_run, changed, snapshot
 from runner.stop import Stop
@@ -42,6 +44,40 @@ from runner.store import disk_error
 
 SNAPSHOT = "job.yaml"
 EMBEDDED = "the embedded simulator"
+
+
+@dataclass(frozen=True)
+class Held:
+    """For who holds the lock of the job's folder already, and begins or continues runs under it.
+
+    Attributes:
+        alone: no other run of the job goes on meanwhile.
+        told: those hear of it who asked for that (`notify`).
+    """
+
+    alone: bool = True
+    told: bool = True
+
+
+_NOT_HELD = Held()
+
+
+@contextmanager
+def holding(base: Path, what: str) -> Iterator[None]:
+    """Hold the lock of a job's folder, which is made where it is not there.
+
+    Args:
+        what: what is being done, for the message that another one gets.
+
+    Raises:
+        SpecError: the folder cannot be made.
+        LockedError: another run of this job is going on.
+    """
+    with ExitStack() as held:
+        with _beginning(base):
+            base.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(base, what))
+        yield
 
 
 def start(
@@ -53,6 +89,7 @@ def start(
     errand: Errand = WAIT,
     origin: Origin = BY_HAND,
     clock: Clock | None = None,
+    held: Held | None = None,
 ) -> Outcome:
     """Run a job from its first row.
 
@@ -61,6 +98,7 @@ def start(
         errand: what to do about batches, where the strategy makes some.
         stop: for who wants to end the run from outside.
         origin: what started it. A task of the queue has one run, whoever asks how often.
+        held: how the lock of the job's folder is held; None: it is taken here.
 
     Raises:
         SpecError, InputError: the job cannot be run as it is, or its input has not come; nothing was sent.
@@ -72,15 +110,26 @@ def start(
     console = console or Console()
     base = (outputs or job.root / runs.OUTPUTS) / job.spec.name
     stop = stop or Stop()
-    with watched(job, base, clock, os.environ, partial(_warn, console, clock)) as watch:
-        hold = Hold(base, f"runner run {_typed(job.path)}")
-        with _arrived(job, base, hold, console, clock, stop, origin):
-            outcome = _start(job, base, hold, console, clock, stop, errand, origin)
+    silent = held is not None and not held.told
+    with watched(job, base, clock, os.environ, partial(_warn, console, clock), silent=silent) as watch:
+        hold = nullcontext() if held else Hold(base, f"runner run {_typed(job.path)}")
+        with nullcontext() if held else _arrived(job, base, hold, console, clock, stop, origin):
+            alone = (held or _NOT_HELD).alone
+            outcome = _start(job, base, hold, console, clock, stop, errand, origin, alone=alone)
         return watch.ended(outcome)
 
 
 def _start(
-    job: Job, base: Path, hold: Hold, console: Console, clock: Clock, stop: Stop, errand: Errand, origin: Origin
+    job: Job,
+    base: Path,
+    hold: AbstractContextManager[None],
+    console: Console,
+    clock: Clock,
+    stop: Stop,
+    errand: Errand,
+    origin: Origin,
+    *,
+    alone: bool,
 ) -> Outcome:
     plan = make_plan(job)
     open_files.allow(job.limits.concurrency or 1, display(job.path))
@@ -107,7 +156,7 @@ def _start(
                 shutil.rmtree(folder, ignore_errors=True)  # without its record it is no run
                 raise
             with _writing(folder):
-                return Execution(plan, output, manifest, folder, console, clock, stop, errand=errand).run()
+                return Execution(plan, output, manifest, folder, console, clock, stop, errand=errand, alone=alone).run()
 
 
 def resume(
@@ -120,12 +169,14 @@ def resume(
     errand: Errand = WAIT,
     as_begun: bool = False,
     clock: Clock | None = None,
+    held: Held | None = None,
 ) -> Outcome:
     """Continue a run, or (with `retry`) send its failed rows again.
 
     Args:
         errand: what to do about the run's batches.
         as_begun: with the job as the run has it, whatever has become of the job file.
+        held: how the lock of the job's folder is held; None: it is taken here.
 
     Raises:
         SpecError, InputError: job or input changed since, or there is nothing to do.
@@ -135,7 +186,8 @@ def resume(
     found = _to_continue(folder, retry)
     if isinstance(found, Outcome):
         return found
-    with _writing(folder), locked(folder.parent, f"runner {'retry' if retry else 'resume'} {_typed(folder)}"):
+    what = f"runner {'retry' if retry else 'resume'} {_typed(folder)}"
+    with _writing(folder), nullcontext() if held else locked(folder.parent, what):
         found = _to_continue(folder, retry)  # again: its last holder may have finished it just now
         if isinstance(found, Outcome):
             return found
@@ -144,7 +196,8 @@ def resume(
             _refuse_unfinished(manifest, folder)
         job = _same_job(manifest, folder, {**manifest.overrides, **overrides}, as_begun=as_begun)
         console = console or Console()
-        with watched(job, folder.parent, clock, os.environ, partial(_warn, console, clock)) as watch:
+        silent = held is not None and not held.told
+        with watched(job, folder.parent, clock, os.environ, partial(_warn, console, clock), silent=silent) as watch:
             plan = make_plan(job)
             open_files.allow(job.limits.concurrency or 1, display(job.path))
             _refuse_changed_input(manifest, plan)
@@ -154,8 +207,9 @@ def resume(
             manifest.spec["notify"] = as_run(job)["notify"]
             output = Output(manifest.schema, manifest.copied_columns, job.spec.models, manifest.layout)
             execution = Execution(
-                plan, output, manifest, folder, console, clock, stop or Stop(), retry=retry, errand=errand
-            )
+                plan, output, manifest, folder, console, clock, stop or Stop(), retry=retry, errand=errand,
+                alone=(held or _NOT_HELD).alone,
+            )  # fmt: skip
             return watch.ended(execution.run())
 
 
@@ -225,18 +279,20 @@ def _refuse_unfinished(manifest: Manifest, folder: Path) -> None:
 
 def _same_job(manifest: Manifest, folder: Path, overrides: Mapping[str, str], *, as_begun: bool = False) -> Job:
     """Load the job of a run again; from the run's own copy when that is wanted, or the job file is gone."""
-    path = Path(manifest.job_file)
+    path, past = Path(manifest.job_file), Past.load(folder)
+    run_date = date.fromisoformat(past.run_date)
     if path.is_file() and not as_begun:
-        job = load_job(path, overrides=overrides, environ=os.environ)
+        job = load_job(path, overrides=overrides, environ=os.environ, run_date=run_date)
     else:
-        job = load_job(folder / SNAPSHOT, overrides=overrides, environ=os.environ, root=Path(manifest.root))
+        root = Path(manifest.root)
+        job = load_job(folder / SNAPSHOT, overrides=overrides, environ=os.environ, root=root, run_date=run_date)
     different = changed(manifest.spec, as_run(job))
     if different:
         names = ", ".join(f"`{name}`" for name in different)
         raise SpecError(
             f"the job has changed since this run began: {names}",
             where=str(path),
-            hint=f"undo the change to continue, or start afresh with `runner run {_typed(path)}`",
+            hint=f"undo the change to continue, or start afresh with `runner run {_typed(path)}{_of_date(past)}`",
         )
     if job.spec.strategy_name == strategies.AUTO:
         raise SpecError(
@@ -258,6 +314,11 @@ def _refuse_changed_input(manifest: Manifest, plan: Plan) -> None:
             where=str(plan.job.root),
             hint="put the old file back to continue, or start afresh with `runner run`",
         )
+
+
+def _of_date(run: Past) -> str:
+    """Return what makes another run of the date of one that was not made on that day."""
+    return "" if run.run_date == date_of_us(run.began_us) else f" --date {run.run_date} --force"
 
 
 def _typed(path: Path) -> str:
@@ -315,12 +376,19 @@ def _new_manifest(job: Job, folder: Path, found: Survey, output: Output) -> Mani
         copied_columns=list(output.copied),
         endpoints=[{"name": endpoint.name, "base_url": endpoint.base_url or EMBEDDED} for endpoint in job.pool],
         versions=versions(),
+        run_date=job.run_date.isoformat(),
     )
 
 
 @contextmanager
 def _arrived(
-    job: Job, base: Path, hold: Hold, console: Console, clock: Clock, stop: Stop, origin: Origin
+    job: Job,
+    base: Path,
+    hold: AbstractContextManager[None],
+    console: Console,
+    clock: Clock,
+    stop: Stop,
+    origin: Origin,
 ) -> Iterator[None]:
     """Wait for the input, where the job says so. Who waits holds the job, or two would wait for one file, and run."""
     wait = job.spec.input.wait_for

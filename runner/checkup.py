@@ -125,15 +125,16 @@ def _check(job: str, folders: Sequence[Path], max_age: str | None, now_us: int) 
     real = [folder for folder in folders if not runs.is_rehearsal(folder)]
     last, allowed, latest, job_file = last_success(real), max_age, None, None
     if real:
+        folder = max(real, key=runs.turn_of)
         try:
-            newest = Manifest.load(real[-1])
+            newest = Manifest.load(folder)
         except SpecError:
             latest = "unreadable"
         else:
             job_file = Path(newest.job_file)
             allowed = allowed or (newest.spec.get("notify") or {}).get("late_after")
             kind = (newest.stopped_by or {}).get("kind")
-            latest = f"{status(newest, real[-1])} ({kind})" if kind else status(newest, real[-1])
+            latest = f"{status(newest, folder)} ({kind})" if kind else status(newest, folder)
     allowed = allowed or LATE_AFTER
     age_s = None if last is None else (now_us - last.at_us) / 1e6
     most = read_span(allowed.strip()) or timedelta()

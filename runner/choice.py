@@ -151,7 +151,9 @@ def settle(
         for key, text in job.overrides.items()
         if key != "parameters.service_tier" and key.split(".")[0] != "strategy"
     }
-    chosen = load_job(job.path, overrides={**kept, **choice.overrides}, environ=environ, root=job.root)
+    chosen = load_job(
+        job.path, overrides={**kept, **choice.overrides}, environ=environ, root=job.root, run_date=job.run_date
+    )
     return make_plan(chosen), choice
 
 

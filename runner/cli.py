@@ -21,6 +21,8 @@ from runner.service import commands as service
 from runner.stdio import complain, finish, say, use_utf8
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from runner.execution import Outcome
     from runner.progress import Console
 
@@ -82,6 +84,9 @@ _outputs = click.option(
     metavar="DIR",
     help="Where run folders are; default: outputs/.",
 )
+_date = click.option(
+    "--date", "day", metavar="DATE", help="The date that it is for: 2026-01-05, today or yesterday; default: today."
+)
 _run_argument = click.argument("run", required=False)
 
 
@@ -95,6 +100,13 @@ _run_argument = click.argument("run", required=False)
 @click.option("--dry-run", is_flag=True, help="Show rows, first request, tokens, cost and time; send nothing.")
 @click.option("--detach", is_flag=True, help="Batch API: submit, and come back later with `runner resume`.")
 @click.option("--scheduled", is_flag=True, help="As schedulers start it: marked so, and `reuse` is on by default.")
+@click.option(
+    "--date",
+    "day",
+    metavar="DATE",
+    help="Make the run for this date, unless it is there: 2026-01-05, today or yesterday. Unfinished, it goes on.",
+)
+@click.option("--force", is_flag=True, help="With --date: make another run, whatever there is.")
 @_outputs
 @_shown
 def run(
@@ -107,14 +119,21 @@ def run(
     dry_run: bool,
     detach: bool,
     scheduled: bool,
+    day: str | None,
+    force: bool,
     outputs: Path | None,
     quiet: bool,
     as_json: bool,
 ) -> int:
     """Run a JOB file from its first row."""
+    if force and day is None:
+        raise SpecError("--force goes with --date", hint="without --date every run is a new one")
+    run_date = _read_date(job, day, "--date")
     overrides = _redirected(_overrides(settings, strategy), endpoint, rehearse)
     if limit is not None:
         overrides["input.limit"] = str(limit)
+    if scheduled and day is not None:
+        raise SpecError("--scheduled and --date exclude each other: a moment of a schedule has its date")
     if scheduled and not dry_run:
         from runner.service.own_turn import run_scheduled
 
@@ -123,23 +142,84 @@ def run(
     if dry_run:
         from runner.dry_run import dry_run as estimate
 
-        shown = estimate(job, overrides, outputs=outputs)
+        shown = estimate(job, overrides, outputs=outputs, run_date=run_date)
         say(json.dumps(shown.as_json(), indent=2, ensure_ascii=False) if as_json else shown.text())
         return Exit.OK
     from runner import app
     from runner.batches.office import Errand
     from runner.load import load_job
 
-    loaded = load_job(job, overrides=overrides, environ=os.environ)
+    loaded = load_job(job, overrides=overrides, environ=os.environ, run_date=run_date)
     if detach:
         app.refuse_to_detach(loaded)
-    outcome = app.start(
-        loaded,
-        outputs=outputs,
-        console=_console(quiet, as_json),
-        errand=Errand(wait=not detach),
-    )
+    console, errand = _console(quiet, as_json), Errand(wait=not detach)
+    if run_date is None:
+        outcome = app.start(loaded, outputs=outputs, console=console, errand=errand)
+    else:
+        from runner.dated import nothing_to_do, run_for_date
+
+        outcome = run_for_date(loaded, force=force, outputs=outputs, console=console, errand=errand)
+        if outcome.idle and not as_json:
+            if not quiet:
+                say(nothing_to_do(loaded, outcome))
+            return outcome.exit_code
     return _show_outcome(outcome, quiet, as_json, detach=detach)
+
+
+@cli.command()
+@click.argument("job", type=click.Path(path_type=Path))
+@click.option("--from", "first", required=True, metavar="DATE", help="The first date: 2026-01-01, today or yesterday.")
+@click.option("--to", "last", required=True, metavar="DATE", help="The last date, inclusive.")
+@click.option(
+    "--missing", "mode", flag_value="missing", default=True, help="Dates without a finished run; the default."
+)
+@click.option("--failed", "mode", flag_value="failed", help="Dates whose newest run is no success.")
+@click.option("--all", "mode", flag_value="all", help="Every date; those that are a success do nothing.")
+@click.option("--force", is_flag=True, help="With --all: a new run for every date, whatever there is.")
+@click.option(
+    "--max-active", default=1, show_default=True, type=click.IntRange(1, 64), metavar="N", help="Runs at a time."
+)
+@click.option("--dry-run", is_flag=True, help="List what would be done for each date; begin nothing.")
+@_set
+@_strategy
+@click.option("--endpoint", metavar="NAME", help="Send to this endpoint instead of the job's.")
+@click.option("--rehearse", is_flag=True, help="Send to the embedded simulator: no key, no cost, no real answers.")
+@_outputs
+@_shown
+def backfill(
+    job: Path,
+    first: str,
+    last: str,
+    mode: str,
+    force: bool,
+    max_active: int,
+    dry_run: bool,
+    settings: tuple[str, ...],
+    strategy: str | None,
+    endpoint: str | None,
+    rehearse: bool,
+    outputs: Path | None,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Make the runs of a JOB for a range of dates: those of its schedule, or else every day."""
+    from runner.backfill import Backfill, Order, mode_named
+
+    from_, to = _read_date(job, first, "--from"), _read_date(job, last, "--to")
+    assert from_ is not None
+    assert to is not None
+    overrides = _redirected(_overrides(settings, strategy), endpoint, rehearse)
+    work = Backfill(Order(job, from_, to, mode_named(mode), force, max_active, overrides, outputs))
+    if dry_run:
+        say("\n".join(work.foreseen()))
+        return Exit.OK
+    spoken = not quiet and not as_json
+    ended = work.run(_console(quiet, as_json), lambda one: say(one.text()) if spoken else None)
+    if as_json:
+        say(json.dumps(ended.as_json(), indent=2, ensure_ascii=False))
+    elif spoken:
+        say(ended.text())
+    return ended.exit_code
 
 
 @cli.command()
@@ -360,6 +440,7 @@ def diff(run: str, other: str | None, rows: int, as_json: bool, outputs: Path | 
 @_set
 @click.option("--endpoint", metavar="NAME", help="As if sent to this endpoint instead of the job's.")
 @click.option("--rehearse", is_flag=True, help="As if sent to the embedded simulator.")
+@_date
 @_outputs
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def explain(
@@ -368,13 +449,15 @@ def explain(
     settings: tuple[str, ...],
     endpoint: str | None,
     rehearse: bool,
+    day: str | None,
     outputs: Path | None,
     as_json: bool,
 ) -> int:
     """Say which earlier answer a row of a JOB would get, or why it would be sent again."""
     from runner.explain import explain as look
 
-    rows = look(job, row_id, _redirected(_overrides(settings), endpoint, rehearse), outputs)
+    overrides = _redirected(_overrides(settings), endpoint, rehearse)
+    rows = look(job, row_id, overrides, outputs, run_date=_read_date(job, day, "--date"))
     say(
         json.dumps([row.as_json() for row in rows], indent=2, ensure_ascii=False)
         if as_json
@@ -509,6 +592,16 @@ def simulate(port: int, host: str, settings: str) -> int:
 
     serve(wanted, host, port, announce)
     return Exit.OK
+
+
+def _read_date(job: Path, text: str | None, option: str) -> date | None:
+    """Return the date that an option names; None: it was not given."""
+    if text is None:
+        return None
+    from runner.clock import SystemClock
+    from runner.run_date import Calendar
+
+    return Calendar.of(job, SystemClock().now_us(), os.environ).read(text, option)
 
 
 def _find(name: str | None, outputs: Path | None) -> Path:

@@ -29,7 +29,8 @@ class Reason:
     """Why an answer is missing.
 
     Attributes:
-        kind: `new`, `failed`, `bad_row`, `prompt`, `row`, `model`, `api`, `parameters`, `output`, `endpoint`, `other`.
+        kind: `new`, `failed`, `bad_row`, `prompt`, `row`, `date`, `model`, `api`, `parameters`, `output`, `endpoint`,
+            `other`.
         diff: lines that begin with `-` (then) and `+` (now); empty where the text says it all.
     """
 
@@ -47,7 +48,8 @@ def reasons(plan: Plan, model: str, request: Request, manifest: Manifest, then: 
         if then["_status"] == "ok":
             yield Reason("other", "its earlier answer cannot be found where it was stored: the part may be damaged")
         return
-    found = [*_request_reasons(plan.job, model, manifest, then), *_row_reasons(plan, request.item, then)]
+    found = [*_request_reasons(plan.job, model, manifest, then), *_date_reasons(plan, request.item, manifest),
+             *_row_reasons(plan, request.item, then)]  # fmt: skip
     if not found and then["_status"] == "ok":
         found = list(_guesses(plan, manifest, then))
     yield from found
@@ -69,6 +71,12 @@ def _request_reasons(job: Job, model: str, manifest: Manifest, then: Mapping[str
     kinds = _kind_then(job, manifest, then), job.endpoint_kind
     if kinds[0] not in (None, kinds[1]):
         yield Reason("endpoint", f"the kind of endpoint changed: {kinds[0]} -> {kinds[1]}")
+
+
+def _date_reasons(plan: Plan, item: Item, manifest: Manifest) -> Iterator[Reason]:
+    now = plan.job.run_date.isoformat()
+    if plan.template.dates - item.fields.keys() and manifest.run_date not in ("", now):
+        yield Reason("date", f"the prompt holds the run's date, which changed: {manifest.run_date} -> {now}")
 
 
 def job_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
@@ -120,7 +128,7 @@ def _row_reasons(plan: Plan, item: Item, then: Mapping[str, Any]) -> Iterator[Re
     """Yield the columns of the prompt whose values changed, the last with what that makes of the prompt."""
     found = [
         (name, change(then[name], item.fields.get(name)))
-        for name in sorted(plan.template.names)
+        for name in sorted(plan.template.names | plan.template.dates)
         if name in then and not _same(then[name], item.fields.get(name))
     ]
     diff: tuple[str, ...] = ()

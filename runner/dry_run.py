@@ -124,6 +124,7 @@ def dry_run(
     *,
     outputs: Path | None = None,
     now_us: int | None = None,
+    run_date: date | None = None,
 ) -> Estimate:
     """Estimate a job.
 
@@ -131,11 +132,12 @@ def dry_run(
         today: the date that models are compared with that end soon; default: today's.
         outputs: where its runs are; default: `outputs/` in the project root.
         now_us: when the run would begin, in microseconds since 1970; default: now.
+        run_date: the date that it would be for; default: today's.
 
     Raises:
         SpecError, InputError: the job could not be run as it is.
     """
-    job = load_job(job_file, overrides=overrides)
+    job = load_job(job_file, overrides=overrides, run_date=run_date)
     plan = make_plan(job)
     found = plan.survey()
     plan, auto = settle(plan, found, SystemClock().now_us() if now_us is None else now_us)

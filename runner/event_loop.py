@@ -12,11 +12,16 @@ from typing import Any
 from runner.stop import Stop
 
 
-def run_loop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a coroutine on the fastest event loop there is."""
+def run_loop(work: Callable[[], Coroutine[Any, Any, None]], *, spawns_beside_others: bool = False) -> None:
+    """Run a coroutine on the fastest event loop there is.
+
+    Args:
+        spawns_beside_others: it starts processes, and loops in other threads may too. Two of uvloop's cannot do that at
+            once ("Racing with another loop to spawn a process"), asyncio's own can.
+    """
     gc.freeze()  # the SDK's half a million objects stay: not looking at them again saves about 15 % of the time
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as loop:
+        with asyncio.Runner(loop_factory=None if spawns_beside_others else _loop_factory()) as loop:
             loop.run(work())
     except RuntimeError as error:
         if not isinstance(error.__context__, KeyboardInterrupt):

@@ -72,6 +72,7 @@ class Execution:
         *,
         retry: bool = False,
         errand: Errand = WAIT,
+        alone: bool = True,
     ) -> None:
         self._plan = plan
         self._output = output
@@ -82,6 +83,7 @@ class Execution:
         self._stop = stop
         self._retry = retry
         self._errand = errand
+        self._alone = alone  # no other run of the job goes on meanwhile
         self._tally = Tally()
         self._strategy = _strategy(plan, folder, errand)
         self._session = Session(utc_text(clock.now_us()), strategy=plan.job.spec.strategy_name, retry=retry)
@@ -102,7 +104,8 @@ class Execution:
             with self._opened_known() as known, connected(self._plan.job) as connections:
                 began = self._clock.steady_s()
                 try:
-                    run_loop(lambda: self._work(connections, known))
+                    spawns = self._session.strategy == "processes" and not self._alone
+                    run_loop(lambda: self._work(connections, known), spawns_beside_others=spawns)
                 finally:
                     self._close_session(self._clock.steady_s() - began)
         except RunnerError as error:
@@ -114,6 +117,7 @@ class Execution:
         limits = job.limits
         stop = self._stop
         metadata = {"run": self._manifest.run, "job": self._manifest.job, "rehearsal": self._manifest.rehearsal}
+        metadata |= {"run_date": self._manifest.run_date}
         metadata |= self._output.layout.as_metadata()
         display = self._console.open(self._title(), clock)
         self._budget = open_budget(job, self._folder, self._manifest, clock, stop.waiting, self._note_spending)
@@ -168,7 +172,7 @@ class Execution:
             shown.callback(display.close)
             known = open_known(
                 self._folder, self._manifest.schema, self._plan.answer, self._clock, partial(self._warn, display),
-                reuse=spec.reuse, dedupe=spec.dedupe, retry=self._retry,
+                reuse=spec.reuse, dedupe=spec.dedupe, retry=self._retry, alone=self._alone,
             )  # fmt: skip
             with known as found:
                 shown.close()

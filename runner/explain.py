@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +81,23 @@ class Explained:
         return "\n".join(lines)
 
 
-def explain(job_file: Path, row_id: str, overrides: Mapping[str, str], outputs: Path | None = None) -> list[Explained]:
+def explain(
+    job_file: Path,
+    row_id: str,
+    overrides: Mapping[str, str],
+    outputs: Path | None = None,
+    *,
+    run_date: date | None = None,
+) -> list[Explained]:
     """Explain the rows with an id, the first few of them.
+
+    Args:
+        run_date: the date that a run would be for; default: today's.
 
     Raises:
         SpecError, InputError: the job could not be run as it is, or no row has the id.
     """
-    job = load_job(job_file, overrides=overrides)
+    job = load_job(job_file, overrides=overrides, run_date=run_date)
     plan = make_plan(job)
     base = (outputs or job.root / runs.OUTPUTS) / job.spec.name
     found = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from runner import runs
@@ -18,7 +18,8 @@ class Success:
     """A run that was one.
 
     Attributes:
-        at_us: when it first had a result for every row, in microseconds since 1970: what it knows is from then.
+        at_us: when it first had a result for every row, in microseconds since 1970: what it knows is from then. Of a
+            run that was made later for an old date, the end of the day after that date.
     """
 
     run: str
@@ -38,10 +39,25 @@ def last_success(folders: Sequence[Path]) -> Success | None:
             manifest = Manifest.load(folder)
         except SpecError:
             continue  # what cannot be read is no success
-        at_us = finished_at_us(manifest) if is_success(manifest) else None
+        at_us = _known_at_us(manifest) if is_success(manifest) else None
         if at_us is not None and (found is None or at_us > found.at_us):
             found = Success(manifest.run, at_us)
     return found
+
+
+def _known_at_us(manifest: Manifest) -> int | None:
+    """Return when a success was one: an old date that is made today says nothing of how the job is today.
+
+    The day after a run's date (UTC) it is still on time: that leaves room for all time zones, and for nights that work
+    on the day before.
+    """
+    at_us = finished_at_us(manifest)
+    if at_us is None or not manifest.run_date:
+        return at_us
+    day = datetime.combine(date.fromisoformat(manifest.run_date), datetime.min.time(), UTC)
+    on_time = day + timedelta(days=2)
+    began = datetime.fromisoformat(manifest.sessions[0].started_at)
+    return at_us if began <= on_time else min(at_us, round(on_time.timestamp() * 1e6))
 
 
 def finished_at_us(manifest: Manifest) -> int | None:

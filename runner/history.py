@@ -12,6 +12,7 @@ from runner.errors import SpecError
 from runner.lock import is_locked
 from runner.manifest import Manifest
 from runner.notify_section import MAX_ERROR_RATE
+from runner.run_date import date_of_us
 from runner.runs import is_rehearsal
 from runner.timespan import read_span
 
@@ -49,6 +50,16 @@ class Past:
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @property
+    def run_date(self) -> str:
+        """The date that it is for (ISO 8601); of a run that is older than such dates, the one on which it began."""
+        return self.manifest.run_date or date_of_us(self.began_us)
+
+    @property
+    def turn(self) -> tuple[str, int, str]:
+        """What the runs of a job are ordered by: a run for an old date is no newer for being made today."""
+        return self.run_date, self.began_us, self.name
 
     @property
     def outcome(self) -> str:
@@ -114,14 +125,17 @@ def is_one_of(found: str, wanted: Iterable[str]) -> bool:
 
 
 def in_order(folders: Iterable[Path]) -> tuple[list[Past], dict[Path, str]]:
-    """Return the runs in these folders, in the order in which they began; and why others could not be read."""
+    """Return the runs in these folders, in the order of their dates, and of a date in that in which they began.
+
+    Also returns why others could not be read.
+    """
     found, unreadable = [], {}
     for folder in folders:
         try:
             found.append(Past.load(folder))
         except SpecError as error:
             unreadable[folder] = error.message
-    return sorted(found, key=lambda run: (run.began_us, run.name)), unreadable
+    return sorted(found, key=lambda run: run.turn), unreadable
 
 
 def since_us(text: str, now_us: int) -> int:

@@ -126,7 +126,7 @@ class Known:
 @contextmanager
 def open_known(
     folder: Path, schema: pa.Schema, answer: Answer, clock: Clock, warn: Callable[[str], None], *,
-    reuse: bool, dedupe: bool, retry: bool,
+    reuse: bool, dedupe: bool, retry: bool, alone: bool = True,
 ) -> Iterator[Known | None]:  # fmt: skip
     """Yield what a run need not pay for; None where its job does not ask for that.
 
@@ -135,6 +135,7 @@ def open_known(
         schema: of the run's results.
         warn: told of each file of an earlier run that cannot be read.
         retry: rows that failed are asked again.
+        alone: no other run of the job goes on meanwhile: what is learnt of the earlier ones may be kept.
 
     Raises:
         FatalError: there is no room to look answers up.
@@ -143,7 +144,7 @@ def open_known(
         yield None
         return
     with ExitStack() as opened:
-        earlier = opened.enter_context(Earlier(folder.parent, but=folder.name)) if reuse else None
+        earlier = opened.enter_context(Earlier(folder.parent, but=folder.name, shared=alone)) if reuse else None
         for problem in earlier.update() if earlier is not None else ():
             warn(problem)
         known = opened.enter_context(closing(Known(folder.name, earlier, answer, clock, dedupe=dedupe)))

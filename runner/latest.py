@@ -44,7 +44,8 @@ class LatestAnswers:
 
     Args:
         base: the job's folder.
-        until: the newest run that counts; default: the newest there is. Rehearsals never do.
+        until: the newest run that counts; default: the newest there is. Rehearsals never do. Of two runs the one for
+            the later date is newer, whenever they were made.
 
     Attributes:
         schema: the columns: of the newest run, then those that only older ones have, then the runner's own and `RUN`.
@@ -193,7 +194,7 @@ def latest_of(job: str, as_of: str | None = None, outputs: Path | None = None) -
 
 
 def _after(run: Past, other: Past) -> bool:
-    return (run.began_us, run.name) > (other.began_us, other.name)
+    return run.turn > other.turn
 
 
 def _id_column(run: Past) -> str | None:

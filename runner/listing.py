@@ -51,6 +51,7 @@ def list_runs(
         jobs = {folder.parent.name for folder in folders} or {Path(job).stem}
         without = [row for row in without if row["job"] in jobs]
     found, unreadable = in_order(folders)
+    found.sort(key=lambda run: (run.began_us, run.name))  # the list tells what was done when
     rows: list[dict[str, object]] = [{"run": show_path(folder), "status": UNREADABLE, "outcome": UNREADABLE}
                                      for folder in sorted(unreadable)]  # fmt: skip
     dated = sorted([*map(_about, found), *without], key=lambda row: str(row["began_at"]))
@@ -95,8 +96,9 @@ def _without_run(outputs: Path) -> list[dict[str, object]]:
                 if task is None or task.run is not None or task.outcome is None:
                     continue
                 outcome, why = task.outcome, task.message or ""
+            at = utc_text(moment.at_us)
             found.append({"run": None, "job": moment.job, "status": outcome, "outcome": outcome, "why": why,
-                          "began_at": utc_text(moment.at_us)})  # fmt: skip
+                          "run_date": at[:10], "began_at": at})  # fmt: skip
     return found
 
 
@@ -108,6 +110,7 @@ def _about(run: Past) -> dict[str, object]:
         "status": status(manifest, run.folder),
         "outcome": run.outcome,
         "rehearsal": manifest.rehearsal,
+        "run_date": run.run_date,
         "began_at": utc_text(run.began_us),
         "took_s": round(run.took_s, 3),
         "rows": manifest.results,
@@ -123,13 +126,19 @@ def _line(row: Mapping[str, object]) -> tuple[str, ...]:
     counts = (_n(row.get("rows")), _n(row.get("ok")), _n(row.get("failed")))
     run = str(row["run"] or f"- ({row['job']})")
     said = str(row.get("model", row.get("why", "")))
-    return (run, str(row["outcome"]), began, _time(row.get("took_s")), *counts, _usd(row.get("cost_usd")), said)
+    return (
+        run, str(row.get("run_date", "-")), str(row["outcome"]), began, _time(row.get("took_s")), *counts,
+        _usd(row.get("cost_usd")), said,
+    )  # fmt: skip
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> str:
-    head = ("RUN", "STATUS", "BEGAN (UTC)", "TIME", "ROWS", "OK", "FAILED", "COST", "MODEL")
+    dated = any(row["run_date"] != str(row["began_at"])[:10] for row in rows if "began_at" in row)
+    head = ("RUN", "DATE", "STATUS", "BEGAN (UTC)", "TIME", "ROWS", "OK", "FAILED", "COST", "MODEL")
     table = [head, *map(_line, rows)]
-    widths = [max(len(line[i]) for line in table) for i in range(len(head))]
+    if not dated:
+        table = [(run, *others) for run, _, *others in table]
+    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table
     )
@@ -154,6 +163,7 @@ def show_run(folder: Path, *, as_json: bool) -> str:
     made = [
         "",
         f"made from   {manifest.job_file}",
+        f"date        {Past.load(folder).run_date}",
         f"input       {manifest.input['rows']:,} rows{files}",
         f"model       {', '.join(manifest.models)} at {places}",
         f"columns     {', '.join(theirs)} (and the runner's own)",

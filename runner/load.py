@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from runner import run_date as dates
 from runner import strategies, traits
+from runner.clock import SystemClock
 from runner.config import Endpoints, EndpointSpec, load_endpoints
 from runner.models import MODELS_FILE, Models, load_models
 from runner.problems import At, Mark, Problem, SpecErrors, display, dotted, in_order, listed, suggest
@@ -49,6 +53,7 @@ class Job:
         options: the options of the strategy.
         overrides: what was asked for besides the job file: dotted key to YAML text.
         source: the job file as it was read, for what is only found wrong later.
+        run_date: the date that a run of it is for.
         rehearsed: the endpoints of the job file's pool, where the simulator stands in for each of them.
     """
 
@@ -62,6 +67,7 @@ class Job:
     options: Section
     overrides: Mapping[str, str]
     source: Source = field(repr=False)
+    run_date: date
     rehearsed: tuple[str, ...] = ()
 
     @cached_property
@@ -129,6 +135,7 @@ def load_job(
     overrides: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
     root: Path | None = None,
+    run_date: date | None = None,
 ) -> Job:
     """Read and check a job file.
 
@@ -136,6 +143,7 @@ def load_job(
         overrides: dotted key to YAML text, as in ``--set limits.concurrency=8``; they replace what the file says.
         environ: where given, the variables that the endpoint needs must be set in it.
         root: the project root, for a job file that lies elsewhere; default: found from the file's place.
+        run_date: the date that a run is for; default: today's, on the clock of the job's schedule.
 
     Raises:
         SpecErrors: everything that is wrong with the job and with the files it refers to.
@@ -147,6 +155,8 @@ def load_job(
     for key, text in (overrides or {}).items():
         here.gather(partial(source.set, key, text))
     source.data.setdefault("name", job_name(path.stem))
+    run_date = run_date or dates.today(dates.zone_of(source.data), SystemClock().now_us(), os.environ)
+    here += dates.fill_in(source, run_date)
     spec, found = check(JobSpec, source, source.data)
     here += [*source.problems, *found, *_literal_keys(source)]
     options = here.gather(partial(_strategy_options, spec, source)) if spec else None
@@ -169,7 +179,10 @@ def load_job(
     rehearsed = written if spec.endpoint == SIMULATOR and len(written) > 1 else ()
     if any(name not in endpoints for name in rehearsed):
         rehearsed = ()
-    job = Job(spec, path, root, endpoints, models, prompts, schema, options, dict(overrides or {}), source, rehearsed)
+    job = Job(
+        spec, path, root, endpoints, models, prompts, schema, options, dict(overrides or {}), source, run_date,
+        rehearsed,
+    )  # fmt: skip
     _refuse_idle_workers(job, source)
     _refuse_blind_budget(job, source)
     return job

@@ -87,6 +87,7 @@ class Manifest:
         scheduled: a scheduler started it (`runner run --scheduled`, or the service), rather than a person.
         moment: the moment of the job's schedule that it is for (UTC, ISO 8601); None: it is for none.
         task: its number in the queue; None: it was not queued.
+        run_date: the date that it is for (ISO 8601); empty: it is older than such dates.
     """
 
     run: str
@@ -110,6 +111,7 @@ class Manifest:
     scheduled: bool = False
     moment: str | None = None
     task: int | None = None
+    run_date: str = ""
 
     @property
     def schema(self) -> pa.Schema:

@@ -59,8 +59,16 @@ class Plan:
             SpecErrors: the job names columns that are not there, or the prompt does what it may not, or there are too
                 few rows.
         """
+        dates, lacking = self.template.dates, set[str]()
+
+        def unfit(item: Item) -> str | None:
+            lacking.update(dates - item.fields.keys())
+            return self.unfit(item)
+
         with at_its_place(self.job):
-            found = survey(self.dataset, self.unfit, self._check_columns, progress)
+            found = survey(self.dataset, unfit if dates else self.unfit, self._check_columns, progress)
+            for error in self.template.two_things(lacking.intersection(found.columns)):
+                raise error
         if found.bad and self.job.spec.input.on_bad_row == "fail":
             raise _bad_rows(found)
         self._refuse_too_few(found)
@@ -170,7 +178,7 @@ def question(job: Job) -> tuple[Answer, PromptTemplate]:
     if wrong:
         raise SpecErrors(in_order(wrong))
     with at_its_place(job):
-        return answer, PromptTemplate(job.prompts, job.root / PROMPTS)
+        return answer, PromptTemplate(job.prompts, job.root / PROMPTS, job.run_date)
 
 
 def _answer(job: Job) -> Answer:

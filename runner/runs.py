@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,6 +19,9 @@ OUTPUTS = "outputs"
 
 LIMITS = ".limits"
 """The folder in it through which runs share the limits of endpoints."""
+
+
+_POINTING = threading.Lock()  # of several runs in this process one at a time compares dates and moves `latest`
 
 
 def create(base: Path, now_us: int, rehearsal: bool) -> Path:
@@ -45,14 +49,35 @@ def is_rehearsal(folder: Path) -> bool:
 
 
 def point_latest(folder: Path) -> None:
-    """Let `latest` beside a run's folder point at it; a rehearsal does not take it from a real run."""
+    """Let `latest` beside a run's folder point at it.
+
+    A rehearsal does not take it from a real run, nor does a run for an older date from one of its kind.
+    """
     link = folder.parent / "latest"
-    if is_rehearsal(folder) and link.exists() and not is_rehearsal(link.resolve()):
-        return
-    temporary = folder.parent / ".latest.tmp"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(folder.name)
-    temporary.replace(link)
+    with _POINTING:
+        if link.exists():
+            there = link.resolve()
+            if is_rehearsal(folder) and not is_rehearsal(there):
+                return
+            if is_rehearsal(folder) == is_rehearsal(there) and date_of(folder) < date_of(there):
+                return
+        temporary = folder.parent / ".latest.tmp"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(folder.name)
+        temporary.replace(link)
+
+
+def date_of(folder: Path) -> str:
+    """Return the date that a run is for (ISO 8601): what its record says, else the day that its folder is named by."""
+    with suppress(OSError, ValueError, AttributeError):
+        if found := json.loads((folder / manifest.NAME).read_text(encoding="utf-8")).get("run_date"):
+            return str(found)
+    return f"{folder.name[:4]}-{folder.name[4:6]}-{folder.name[6:8]}"
+
+
+def turn_of(folder: Path) -> tuple[str, str]:
+    """Return what the runs of a job are ordered by: a run for an old date is no newer for being made today."""
+    return date_of(folder), folder.name
 
 
 def all_runs(outputs: Path) -> Iterator[Path]:
@@ -98,22 +123,22 @@ def find(name: str | None, outputs: Path | None) -> Path:
     """Return the run that a person means.
 
     Args:
-        name: a run's folder, `JOB/RUN`, or what `of_job` takes: its newest run; None: the newest of all.
+        name: a run's folder, `JOB/RUN`, or what `of_job` takes: its newest run, by date; None: the last that was made
+            of any job.
         outputs: where runs are; None: in the project of the job file that is named, or of the current folder.
 
     Raises:
         SpecError: there is no such run.
     """
     here = outputs or outputs_here()
-    if name is None:
-        found = list(all_runs(here))
-        if not found:
-            raise SpecError("there are no runs yet", where=str(here), hint="start one with `runner run JOB`")
-    else:
+    if name is not None:
         for folder in (Path(name), here / name):
             if (folder / manifest.NAME).is_file():
                 return folder.resolve()
-        found = of_job(name, outputs)
+        return max(of_job(name, outputs), key=turn_of).resolve()
+    found = list(all_runs(here))
+    if not found:
+        raise SpecError("there are no runs yet", where=str(here), hint="start one with `runner run JOB`")
     return max(found, key=lambda folder: folder.name).resolve()
 
 

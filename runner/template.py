@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from runner.dataset.nearest import nearest
 from runner.errors import RunnerError, SpecError
+from runner.run_date import DATES, SPAN, values
 
 Messages = list[tuple[str, str]]
 
@@ -62,23 +64,32 @@ class PromptTemplate:
     Args:
         messages: (role, template text) pairs.
         folder: where `{% include %}` looks.
+        run_date: the date that `{{ run_date }}` and its relatives stand for, where a row has no such column; None:
+            they are columns like any other.
 
     Attributes:
         names: the columns that are put in, those of included files too.
+        dates: the names among `DATES` that are put in; each is a column where the row has it.
         simple: it only puts columns between texts: a row that has them all can be made into a prompt.
 
     Raises:
         PromptError: a template is not valid Jinja2.
     """
 
-    def __init__(self, messages: Sequence[tuple[str, str]], folder: Path | None = None) -> None:
+    def __init__(
+        self, messages: Sequence[tuple[str, str]], folder: Path | None = None, run_date: date | None = None
+    ) -> None:
         environment = ImmutableSandboxedEnvironment(
             undefined=_Missing,
             finalize=_as_text,
             autoescape=False,
             loader=jinja2.FileSystemLoader([folder] if folder else []),
         )
+        given = {} if run_date is None else values(run_date)
         self._environment = environment
+        self._bare: set[str] = set()  # the names that stand alone, those of `row`, and those of functions
+        self._of_row: set[str] = set()
+        self._called: set[str] = set()
         self._optional: set[str] = set()
         self._first_use: dict[str, int] = {}
         self._messages: list[tuple[str, _Filled | jinja2.Template]] = []
@@ -87,7 +98,7 @@ class PromptTemplate:
                 tree = environment.parse(text)
                 for name in self._names_in(tree):
                     self._first_use.setdefault(name, position)
-                self._messages.append((role, _simple(tree) or environment.from_string(text)))
+                self._messages.append((role, _simple(tree, given) or environment.from_string(text)))
             except jinja2.TemplateSyntaxError as error:
                 in_file = error.name is not None and not error.name.startswith("<")
                 raise PromptError(
@@ -98,7 +109,10 @@ class PromptTemplate:
                     text=error.source or text,
                     hint="write {% raw %}…{% endraw %} around braces that are meant as text",
                 ) from None
-        self.names = frozenset(self._first_use)
+        environment.globals.update(given)  # a row's fields come before them; until here they counted as fields
+        self.dates = frozenset(self._first_use.keys() & given.keys() & self._bare & set(DATES))
+        made = given.keys() & self._called & {SPAN}
+        self.names = frozenset(self._first_use.keys() - ((self.dates | made) - self._of_row))
         self.simple = all(isinstance(part, _Filled) for _, part in self._messages)
 
     def _names_in(self, tree: jinja2.nodes.Template, above: frozenset[str] = frozenset()) -> set[str]:
@@ -108,7 +122,12 @@ class PromptTemplate:
             above: the files that include this one.
         """
         names = jinja2.meta.find_undeclared_variables(tree) - _NOT_COLUMNS
-        names.update(filter(None, map(_column_of_row, tree.find_all((jinja2.nodes.Getitem, jinja2.nodes.Getattr)))))
+        self._bare |= names
+        of_row = set(filter(None, map(_column_of_row, tree.find_all((jinja2.nodes.Getitem, jinja2.nodes.Getattr)))))
+        self._of_row |= of_row
+        names |= of_row
+        calls = tree.find_all(jinja2.nodes.Call)
+        self._called |= {call.node.name for call in calls if isinstance(call.node, jinja2.nodes.Name)}
         for test in tree.find_all((jinja2.nodes.Test, jinja2.nodes.Filter)):
             if test.name in ("defined", "undefined", "default", "d"):
                 tested = test.node.name if isinstance(test.node, jinja2.nodes.Name) else _column_of_row(test.node)
@@ -135,6 +154,13 @@ class PromptTemplate:
         for name in sorted(self.names - self._optional - set(columns)):
             message = f"the prompt uses `{name}`, and the input has no such column"
             yield PromptError(message, self._first_use[name], hint=nearest(name, columns))
+
+    def two_things(self, columns: Collection[str]) -> Iterator[PromptError]:
+        """Yield an error for every date of the run that is also among these columns, which some rows have only."""
+        for name in sorted(self.dates & set(columns)):
+            message = f"`{name}` is a column of some rows only: in all others the prompt would put in the run's date"
+            hint = f'write `row["{name}"]` for the column, or give it another name'
+            yield PromptError(message, self._first_use[name], hint=hint)
 
     def render(self, fields: Mapping[str, Any]) -> Messages:
         """Return (role, text) pairs for one row.
@@ -167,27 +193,33 @@ class _Filled:
     """A template that only puts fields between texts, as nearly all do: the same result in a tenth of the time.
 
     Args:
-        parts: texts and, in tuples, names of fields.
+        parts: texts and, in tuples, names of fields, each with what stands in for a field that the row lacks.
     """
 
-    def __init__(self, parts: Sequence[str | tuple[str]]) -> None:
+    def __init__(self, parts: Sequence[str | tuple[str, date | None]]) -> None:
         self._parts = parts
 
     def render(self, fields: Mapping[str, Any]) -> str:
-        return "".join([part if isinstance(part, str) else _field(fields, part[0]) for part in self._parts])
+        return "".join([part if isinstance(part, str) else _field(fields, *part) for part in self._parts])
 
 
-def _field(fields: Mapping[str, Any], name: str) -> str:
+def _field(fields: Mapping[str, Any], name: str, otherwise: date | None) -> str:
     try:
         value = fields[name]
     except KeyError:
-        raise MissingField(f"the row has no field `{name}`") from None
+        if otherwise is None:
+            raise MissingField(f"the row has no field `{name}`") from None
+        value = otherwise
     return value if isinstance(value, str) else str(_as_text(value))
 
 
-def _simple(tree: jinja2.nodes.Template) -> _Filled | None:
-    """Return a template of texts, `{{ name }}` and `{{ row["name"] }}` alone in its simple form; None for any other."""
-    parts: list[str | tuple[str]] = []
+def _simple(tree: jinja2.nodes.Template, given: Mapping[str, Any]) -> _Filled | None:
+    """Return a template of texts, `{{ name }}` and `{{ row["name"] }}` alone in its simple form; None for any other.
+
+    Args:
+        given: the dates that stand in for fields.
+    """
+    parts: list[str | tuple[str, date | None]] = []
     for output in tree.body:
         if not isinstance(output, jinja2.nodes.Output):
             return None
@@ -196,9 +228,9 @@ def _simple(tree: jinja2.nodes.Template) -> _Filled | None:
                 case jinja2.nodes.TemplateData(data=text):
                     parts.append(text)
                 case jinja2.nodes.Name(name=name) if name not in _NOT_COLUMNS:
-                    parts.append((name,))
+                    parts.append((name, given[name] if name in DATES and given else None))
                 case jinja2.nodes.Getitem(node=jinja2.nodes.Name(name="row"), arg=jinja2.nodes.Const(value=str(name))):
-                    parts.append((name,))
+                    parts.append((name, None))
                 case _:
                     return None
     return _Filled(parts)
@@ -238,6 +270,8 @@ def _as_text(value: Any) -> Any:
         return value
     if value is None:
         return ""
+    if isinstance(value, date):
+        return value.isoformat()
     try:
         return json.dumps(value, ensure_ascii=False)
     except TypeError:

@@ -50,6 +50,7 @@ def run(
     spec: Mapping[str, Any] | None = None,
     summary: Mapping[str, Any] | None = None,
     files: Sequence[Mapping[str, Any]] = (),
+    run_date: str = "",
 ) -> Path:
     """Make a run that began so many days into 2026.
 
@@ -73,7 +74,7 @@ def run(
               "model": models[0] if len(models) == 1 else list(models), **(spec or {})},
         arrow_schema=encode_schema(output.schema), summary={**counted, **(summary or {})},
         stopped_by={"kind": stopped_by, "message": "", "hint": None} if stopped_by else None,
-        sessions=[Session(began, finished_at=began, ended=status, wall_s=60.0)],
+        sessions=[Session(began, finished_at=began, ended=status, wall_s=60.0)], run_date=run_date,
     ).save(folder)  # fmt: skip
     if kind == "part":
         pq.write_table(to_table(numbered, output.schema), part_path(folder, 0))

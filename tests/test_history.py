@@ -139,8 +139,8 @@ outputs/job/20260103T020000Z  stopped(budget)  2026-01-03 02:00  1 min 0 s  1   
     [first, *_] = json.loads(list_runs(None, None, as_json=True))
     assert first == {
         "run": "outputs/job/20260101T020000Z", "job": "job", "status": "finished", "outcome": "success",
-        "rehearsal": False, "began_at": "2026-01-01T02:00:00.000Z", "took_s": 60.0, "rows": 2, "ok": 2, "failed": 0,
-        "cost_usd": 0.5, "model": "m",
+        "rehearsal": False, "run_date": "2026-01-01", "began_at": "2026-01-01T02:00:00.000Z", "took_s": 60.0,
+        "rows": 2, "ok": 2, "failed": 0, "cost_usd": 0.5, "model": "m",
     }  # fmt: skip
 
 

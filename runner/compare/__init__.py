@@ -143,7 +143,7 @@ def _contestants(job_file: Path, overrides: Mapping[str, str], choice: Choice) -
         change = {"limits.concurrency": str(amount), "model": json.dumps(model)}
         if way != base.spec.strategy_name:  # else it keeps its options
             change["strategy"] = json.dumps(way)
-        job = load_job(job_file, overrides={**overrides, **change}, environ=os.environ)
+        job = load_job(job_file, overrides={**overrides, **change}, environ=os.environ, run_date=base.run_date)
         found.append(Contestant(" · ".join(parts), make_plan(job)))
     if len(found) < 2:
         raise SpecError(

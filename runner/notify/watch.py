@@ -37,16 +37,19 @@ class Watch:
         base: the job's folder under `outputs/`.
         environ: usually `os.environ`.
         warn: says that somebody could not be told; what it is given holds no address.
+        silent: tell nobody. So it is anyway where the job has run for a later date.
     """
 
-    def __init__(self, job: Job, base: Path, clock: Clock, environ: Mapping[str, str], warn: Warn) -> None:
+    def __init__(
+        self, job: Job, base: Path, clock: Clock, environ: Mapping[str, str], warn: Warn, *, silent: bool = False
+    ) -> None:
         spec = job.spec.notify or NotifySpec()
         self._job = job
         self._base = base
         self._clock = clock
         self._environ = environ
         self._warn = warn
-        self._silent = spec.idle or (job.rehearsal and not spec.rehearsals)
+        self._silent = silent or spec.idle or (job.rehearsal and not spec.rehearsals) or _is_past(job, base)
         self._spec = spec
         self._log = Path(environ[LOG_VARIABLE]) if environ.get(LOG_VARIABLE) else None
         self._start = Round()
@@ -99,9 +102,11 @@ class Watch:
 
 
 @contextmanager
-def watched(job: Job, base: Path, clock: Clock, environ: Mapping[str, str], warn: Warn) -> Iterator[Watch]:
+def watched(
+    job: Job, base: Path, clock: Clock, environ: Mapping[str, str], warn: Warn, *, silent: bool = False
+) -> Iterator[Watch]:
     """Watch a session of a run from its first step; what escapes is told, and goes on."""
-    watch = Watch(job, base, clock, environ, warn)
+    watch = Watch(job, base, clock, environ, warn, silent=silent)
     watch.begin()
     try:
         yield watch
@@ -289,6 +294,15 @@ def addresses(spec: NotifySpec) -> list[tuple[str, str]]:
 
 
 def _is_newest(folder: Path, base: Path) -> bool:
-    """Whether no run was begun after this one: mending an old run says nothing of how the job is now."""
-    rehearsal = runs.is_rehearsal(folder)
-    return not any(other.name > folder.name for other in runs.runs_in(base) if runs.is_rehearsal(other) == rehearsal)
+    """Whether no run is newer than this one: mending an old run says nothing of how the job is now."""
+    mine = runs.turn_of(folder)
+    return not any(runs.turn_of(other) > mine for other in _alike(base, rehearsal=runs.is_rehearsal(folder)))
+
+
+def _is_past(job: Job, base: Path) -> bool:
+    """Whether the job has a run for a later date."""
+    return any(runs.date_of(other) > job.run_date.isoformat() for other in _alike(base, rehearsal=job.rehearsal))
+
+
+def _alike(base: Path, *, rehearsal: bool) -> list[Path]:
+    return [folder for folder in runs.runs_in(base) if runs.is_rehearsal(folder) == rehearsal]

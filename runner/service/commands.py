@@ -36,6 +36,7 @@ _outputs = click.option(
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the job file: limits.concurrency=8."
 )
+@click.option("--date", "date_", metavar="DATE", help="The date that it is for: 2026-01-31, today or yesterday.")
 @click.option("--full", is_flag=True, help="Also the rows that `incremental` would leave out.")
 @click.option("--rehearse", is_flag=True, help="Send to the embedded simulator: no key, no cost, no real answers.")
 @_outputs
@@ -44,6 +45,7 @@ def submit(
     at: str | None,
     priority: int,
     settings: tuple[str, ...],
+    date_: str | None,
     full: bool,
     rehearse: bool,
     outputs: Path | None,
@@ -51,6 +53,7 @@ def submit(
     """Put a JOB into the queue, as its file is now; `runner serve` runs it."""
     from runner.clock import SystemClock
     from runner.overrides import full_run, read_settings, redirected
+    from runner.run_date import Calendar
     from runner.service.book import Book
     from runner.service.listing import NOT_SERVED, is_served
     from runner.service.submission import begins, prepared
@@ -59,7 +62,8 @@ def submit(
     overrides = redirected(read_settings(settings), None, rehearse)
     if full:
         overrides |= full_run()
-    new = prepared(job, begins(at, now_us), "submit", overrides=overrides, priority=priority)
+    run_date = None if date_ is None else Calendar.of(job, now_us, os.environ).read(date_, "--date")
+    new = prepared(job, begins(at, now_us), "submit", overrides=overrides, priority=priority, run_date=run_date)
     outputs = outputs or Path(new.root) / "outputs"
     with Book(outputs) as book:
         task = book.submit(new, now_us)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -65,7 +66,8 @@ def run_scheduled(
         note = partial(_note, book, scheduled, turn.moment, clock)
         try:
             origin = Origin(scheduled=True, moment=moment)
-            outcome = _start(job_file, overrides, outputs, console, errand, origin, clock, environ)
+            run_date = turn.moment.local.date()
+            outcome = _start(job_file, overrides, outputs, console, errand, origin, clock, environ, run_date)
         except LockedError as error:
             note("skipped", error.message)
             raise
@@ -95,9 +97,11 @@ def _start(
     origin: Origin,
     clock: Clock,
     environ: Mapping[str, str],
+    run_date: date | None = None,
 ) -> Outcome:
     try:
-        job: Job = load_job(job_file, overrides=reusing(job_file, overrides), environ=environ)
+        overrides = reusing(job_file, overrides, run_date)
+        job: Job = load_job(job_file, overrides=overrides, environ=environ, run_date=run_date)
         if not errand.wait:
             app.refuse_to_detach(job)
     except RunnerError as error:  # before anybody watches

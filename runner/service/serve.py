@@ -287,4 +287,5 @@ class Service:
 
 
 def _prepared(scheduled: Scheduled, at_us: int) -> NewTask:
-    return prepared(scheduled.job_file, at_us, "schedule", moment_us=at_us)
+    run_date = agenda.at(at_us).astimezone(scheduled.schedule.zone).date()
+    return prepared(scheduled.job_file, at_us, "schedule", moment_us=at_us, run_date=run_date)

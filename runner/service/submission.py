@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 from runner.deadline import at_us
 from runner.errors import SpecError
 from runner.load import Job, load_job
-from runner.service.book import NewTask, Source
+from runner.service.book import NewTask, Source, Task
 from runner.snapshot import snapshot
 
 
-def reusing(job_file: Path, overrides: Mapping[str, str]) -> dict[str, str]:
+def reusing(job_file: Path, overrides: Mapping[str, str], run_date: date | None) -> dict[str, str]:
     """Return the overrides for runs that nobody looks at: with `reuse: true`, where nobody has said anything about it.
 
     Raises:
         SpecErrors: the job file is wrong.
     """
-    says = "reuse" in load_job(job_file, overrides=overrides).spec.model_fields_set
+    says = "reuse" in load_job(job_file, overrides=overrides, run_date=run_date).spec.model_fields_set
     return {**overrides} if says else {**overrides, "reuse": "true"}
 
 
@@ -30,6 +31,7 @@ def prepared(
     *,
     overrides: Mapping[str, str] | None = None,
     moment_us: int | None = None,
+    run_date: date | None = None,
     priority: int = 0,
     token: str | None = None,
 ) -> NewTask:
@@ -39,20 +41,21 @@ def prepared(
         begins_us: when it may begin, in microseconds since 1970.
         overrides: dotted key to YAML text, as for `load_job`.
         moment_us: the moment of its schedule that it is for.
+        run_date: the date that it is for; None: today.
 
     Raises:
         SpecErrors: the job file is wrong, or a file it refers to.
     """
     overrides = overrides or {}
     if source == "schedule":
-        overrides = reusing(job_file, overrides)
-    job = load_job(job_file, overrides=overrides)
+        overrides = reusing(job_file, overrides, run_date)
+    job = load_job(job_file, overrides=overrides, run_date=run_date)
     return NewTask(
         job=job.spec.name,
         job_file=str(job_file.resolve()),
         root=str(job.root.resolve()),
         spec=snapshot(job),
-        run_date="",
+        run_date=job.run_date.isoformat(),
         source=source,
         begins_us=begins_us,
         overrides=job.overrides,
@@ -62,16 +65,15 @@ def prepared(
     )
 
 
-def loaded(
-    snapshot_file: Path, job_file: str, root: str, overrides: Mapping[str, str], environ: Mapping[str, str]
-) -> Job:
+def loaded(snapshot_file: Path, task: Task, environ: Mapping[str, str]) -> Job:
     """Return the job of a task.
 
     Raises:
         SpecErrors: something that it needs has gone since.
     """
-    job = load_job(snapshot_file, overrides=overrides, environ=environ, root=Path(root))
-    return replace(job, path=Path(job_file))
+    run_date = date.fromisoformat(task.run_date)
+    job = load_job(snapshot_file, overrides=task.overrides, environ=environ, root=Path(task.root), run_date=run_date)
+    return replace(job, path=Path(task.job_file))
 
 
 def begins(at: str | None, now_us: int) -> int:

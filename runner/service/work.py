@@ -59,7 +59,7 @@ def work(
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, task.spec)
         try:
-            job = loaded(file, task.job_file, task.root, task.overrides, environ)
+            job = loaded(file, task, environ)
         except RunnerError as error:  # a key that is not set, a schema file that is gone: nobody watches yet
             watch.tell_of_broken_file(file, error, outputs, clock, environ, warn)
             raise
