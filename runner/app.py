@@ -7,7 +7,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from runner.dataset.survey import Survey
 from runner.errors import InputError, SpecError
 from runner.event_loop import run_loop
 from runner.execution import Execution, Outcome, finished_code
+from runner.incremental import Asked, NewRows, asking, narrowed
 from runner.load import Job, load_job
 from runner.lock import locked
 from runner.manifest import Manifest, encode_schema, versions
@@ -33,6 +34,7 @@ from runner.output import Output
 from runner.plan import Plan, make_plan
 from runner.problems import display
 from runner.progress import Console
+from runner.report import news
 from runner.sessions import close_killed
 from runner.snapshot import as_run, changed, snapshot
 from runner.stop import Stop
@@ -76,21 +78,37 @@ def _start(
 ) -> Outcome:
     plan = make_plan(job)
     open_files.allow(job.limits.concurrency or 1, display(job.path))
-    found = _survey(plan, console, clock)
-    plan, choice = settle(plan, found, clock.now_us(), os.environ)
-    job = plan.job
-    if choice is not None:
-        _say(choice.text(), console, clock)
-    output = plan.output(found)
+    with asking(plan) as asked:
+        found = _survey(plan, console, clock, asked)
+        return _begin(plan, found, asked, base, console, clock, stop, errand, scheduled=scheduled)
+
+
+def _begin(
+    plan: Plan, found: Survey, asked: Asked | None, base: Path, console: Console, clock: Clock, stop: Stop,
+    errand: Errand, *, scheduled: bool,
+) -> Outcome:  # fmt: skip
+    output, whole, job = plan.output(found), found, plan.job
     with _beginning(base):
         base.mkdir(parents=True, exist_ok=True)
         with locked(base, f"runner run {_typed(job.path)}"):
+            new = None if asked is None else _new_rows(asked, base, found, console, clock)
+            if new is not None:
+                plan, found = narrowed(plan, found, new, sample=job.spec.strategy_name == strategies.AUTO)
+            plan, choice = settle(plan, found, clock.now_us(), os.environ)
+            job = plan.job
+            if choice is not None:
+                _say(choice.text(), console, clock)
             folder = runs.create(base, clock.now_us(), job.rehearsal)
             manifest = _new_manifest(job, folder, found, output)
+            if new is not None:
+                manifest.input["all_rows"] = manifest.input["rows"] + whole.rows - found.rows
+                _say(news(manifest) or "the input is empty", console, clock)
             manifest.choice = None if choice is None else choice.as_json()
             manifest.scheduled = scheduled
             try:
                 write_text(folder / SNAPSHOT, snapshot(job))
+                if new is not None:
+                    plan = replace(plan, selection=new.save(folder))
                 manifest.save(folder)
                 runs.point_latest(folder)
             except OSError:
@@ -132,7 +150,7 @@ def resume(
         job = _same_job(manifest, folder, {**manifest.overrides, **overrides})
         console = console or Console()
         with watched(job, folder.parent, clock, os.environ, partial(_warn, console, clock)) as watch:
-            plan = make_plan(job)
+            plan = replace(make_plan(job), selection=manifest.selection(folder))
             open_files.allow(job.limits.concurrency or 1, display(job.path))
             _refuse_changed_input(manifest, plan)
             close_killed(manifest, folder)
@@ -262,7 +280,7 @@ def _warn(console: Console, clock: Clock, text: str) -> None:
     _say(f"warning: {text}", console, clock)
 
 
-def _survey(plan: Plan, console: Console, clock: Clock) -> Survey:
+def _survey(plan: Plan, console: Console, clock: Clock, asked: Asked | None) -> Survey:
     display = console.open("reading the input", clock)
     try:
         noted = clock.steady_s()
@@ -273,7 +291,15 @@ def _survey(plan: Plan, console: Console, clock: Clock) -> Survey:
                 noted = clock.steady_s()
                 display.note(f"reading the input: {rows:,} rows so far")
 
-        return plan.survey(progress)
+        return plan.survey(progress, None if asked is None else asked.unfit)
+    finally:
+        display.close()
+
+
+def _new_rows(asked: Asked, base: Path, found: Survey, console: Console, clock: Clock) -> NewRows:
+    display = console.open("looking for what is new", clock)
+    try:
+        return asked.new_rows(base, found.rows, lambda text: display.note(f"warning: {text}"))
     finally:
         display.close()
 

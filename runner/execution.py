@@ -181,9 +181,9 @@ class Execution:
     def _stamps(self) -> list[FileStamp]:
         return [FileStamp(**stamp) for stamp in self._manifest.input["files"]]
 
-    def _rows(self) -> Iterator[Item | BadRow]:
+    def _rows(self) -> Iterator[Item | BadRow | None]:
         rows = self._manifest.input["rows"]
-        return steady(self._plan.rows(), rows, self._stamps(), self._plan.job.root, self._clock)
+        return steady(self._plan.paced_rows(), rows, self._stamps(), self._plan.job.root, self._clock)
 
     def _title(self) -> str:
         return self._manifest.job + (" (rehearsal)" if self._manifest.rehearsal else "")

@@ -20,6 +20,7 @@ from runner.problems import SpecErrors, in_order
 from runner.questionnaire import questionnaire
 from runner.records import BadRow, Item
 from runner.requests import RequestBuilder
+from runner.selection import Positions
 from runner.template import MissingField, PromptTemplate
 
 
@@ -34,6 +35,7 @@ class Plan:
     builder: RequestBuilder
     dataset: Dataset
     tariffs: tuple[Tariff, ...]
+    selection: Positions | None = None  # the rows that a run takes in; None: all
 
     def unfit(self, item: Item) -> str | None:
         """Return why a row cannot be made into a prompt; None: it can.
@@ -49,15 +51,20 @@ class Plan:
             return error.message
         return None
 
-    def survey(self, progress: Callable[[int], None] | None = None) -> Survey:
+    def survey(
+        self, progress: Callable[[int], None] | None = None, unfit: Callable[[Item], str | None] | None = None
+    ) -> Survey:
         """Read the whole input once, and check what can be known of it.
+
+        Args:
+            unfit: stands in for the method of that name, to see the rows as well.
 
         Raises:
             InputError: the input cannot be read, or has bad rows that the job does not allow.
             SpecErrors: the job names columns that are not there, or the prompt does what it may not.
         """
         with at_its_place(self.job):
-            found = survey(self.dataset, self.unfit, self._check_columns, progress)
+            found = survey(self.dataset, unfit or self.unfit, self._check_columns, progress)
         if found.bad and self.job.spec.input.on_bad_row == "fail":
             raise _bad_rows(found)
         return found
@@ -106,6 +113,17 @@ class Plan:
 
     def rows(self) -> Iterator[Item | BadRow]:
         """Yield the rows of the run; bad ones are left out where the job says so."""
+        return (row for row in self.paced_rows() if row is not None)
+
+    def paced_rows(self) -> Iterator[Item | BadRow | None]:
+        """Yield the rows of the run, and None for a pause after many that it does not take in.
+
+        Raises:
+            InputError: the input cannot be read.
+            FatalError: nor can the list of the rows that the run takes in.
+        """
+        if self.selection is not None:
+            return self.dataset.picked(self.selection.positions())
         if self.job.spec.input.on_bad_row != "skip":
             return self.dataset.rows()
         return (row for row in self.dataset.rows() if isinstance(row, Item) and self.unfit(row) is None)

@@ -75,6 +75,15 @@ class RequestBuilder:
             max(1, math.ceil(characters / CHARACTERS_PER_TOKEN)),
         )
 
+    def fingerprints(self, item: Item) -> list[bytes]:
+        """Return for each model the 16 bytes that are the `fingerprint` of its request for a row.
+
+        Raises:
+            MissingField: the row lacks a field that the template needs.
+        """
+        start = self._salt + self._head + _encode_messages(self._template.render(item.fields))
+        return [hashlib.blake2b(start + tail, digest_size=16).digest() for tail in self._telling_tails]
+
     def at_standard(self, request: Request) -> Request:
         """Return the same request, asked at the standard tier: `auto` could be another one in a project's settings."""
         number = request.item.model

@@ -56,6 +56,7 @@ ORDER = [
     {
         "written",
         "sections",
+        "incremental_section",
         "timespan",
         "schedule.zones",
         "schedule.cron",
@@ -89,6 +90,7 @@ ORDER = [
     },
     {"schedule.moments"},
     {"tally", "pace", "simulator", "agreement", "stats", "answer_index", "twins"},
+    {"selection"},
     {"openai_errors", "openai_client", "dialects", "output", "requests", "manifest", "places", "evaluate"},
     {"openai_batches", "json_table"},
     {"accounting", "answer", "answer_stats", "questions", "questionnaire"},
@@ -102,6 +104,7 @@ ORDER = [
         "strategies.auto",
     },
     {"batches", "store", "summary", "spending", "sessions", "plan", "progress", "differences", "latest"},
+    {"incremental"},
     {
         "strategies.batch_api",
         "pipeline",

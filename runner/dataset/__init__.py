@@ -27,6 +27,8 @@ from runner.records import BadRow, Item
 
 __all__ = ["Dataset", "open_dataset"]
 
+_PAUSE_EVERY = 2_000
+
 
 def open_dataset(spec: InputSettings, root: Path) -> Dataset:
     """Find the input's files and see that their settings make sense. Reads no rows.
@@ -92,6 +94,39 @@ class Dataset:
                     if index == stop:
                         return
 
+    def picked(self, positions: Iterator[int]) -> Generator[Item | BadRow | None, None, None]:
+        """The rows at these positions in the whole input, in order, and their index is their place among them.
+
+        None stands for a pause after many that are passed over. Nothing is read after the last.
+
+        Raises:
+            InputError: a file cannot be read (on).
+        """
+        position = next(positions, None)
+        place = index = 0
+        for source in self.sources if position is not None else ():
+            with closing(self._read(source)) as rows:
+                for line, fields, reason in rows:
+                    if index == position:
+                        yield self._picked(place, index, source.name, line, fields, reason)
+                        position = next(positions, None)
+                        if position is None:
+                            return
+                        place += 1
+                    elif index % _PAUSE_EVERY == 0:
+                        yield None
+                    index += 1
+
+    def _picked(
+        self, place: int, position: int, name: str, line: int, fields: dict[str, Any], reason: str | None
+    ) -> Item | BadRow:
+        if reason is not None:
+            return BadRow(place, name, line, reason, fields)
+        row_id = str(position) if self.spec.id is None else _as_text(fields.get(self.spec.id))
+        if not row_id:
+            return BadRow(place, name, line, f"the id column `{self.spec.id}` is empty", fields)
+        return Item(place, row_id, fields, name, line)
+
     def _read(self, source: Source) -> Generator[Row, None, None]:
         if source.format in ("csv", "tsv"):
             names = column_names(source, self.spec)
@@ -120,6 +155,8 @@ class Dataset:
 def _as_text(value: Any) -> str:
     if value is None:
         return ""
+    if type(value) is str:
+        return value
     return str(value) if type(value) is int else json.dumps(value, ensure_ascii=False)
 
 
