@@ -94,12 +94,14 @@ class Asked:
 
     Args:
         plan: of a job with `incremental`.
+        at_a_time: about how many marks are compared at a time.
 
     Raises:
         InputError: there is no room for temporary files.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, at_a_time: int = _MARKS_PER_PASS) -> None:
+        self._at_a_time = at_a_time
         spec = plan.job.spec
         assert spec.incremental is not None
         self._builder = plan.builder
@@ -173,7 +175,7 @@ class Asked:
                         why = error.message if isinstance(error, FatalError) else error
                         warn(f"{path}: {why}; its rows count as not answered")
                 ends.append(answered.count)
-            for lacking in _lacking(self._marks, answered, ends):
+            for lacking in _lacking(self._marks, answered, ends, self._at_a_time):
                 new.add(dict.fromkeys(number // self._models for number in lacking))
         pa.default_memory_pool().release_unused()
         return new
@@ -269,7 +271,7 @@ def _tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
 # Comparing ------------------------------------------------------------------------------------------------------------
 
 
-def _lacking(asked: _Marks, answered: _Marks, ends: Sequence[int]) -> Iterator[list[int]]:
+def _lacking(asked: _Marks, answered: _Marks, ends: Sequence[int], at_a_time: int) -> Iterator[list[int]]:
     """Yield the numbers of the marks in `asked` whose name lacks an answer, those of a pass at a time.
 
     A name lacks one when one of its marks is not among those that the newest run with this name has.
@@ -278,7 +280,7 @@ def _lacking(asked: _Marks, answered: _Marks, ends: Sequence[int]) -> Iterator[l
         ends: how many marks of `answered` there are up to the end of each run, newest first.
     """
     passes = 1
-    while passes * _MARKS_PER_PASS < max(asked.count, answered.count):
+    while passes * at_a_time < max(asked.count, answered.count):
         passes *= 2
     for turn in range(passes):
         numbers, names, marks = asked.sharing(passes, turn)

@@ -52,6 +52,11 @@ _OF_WAYS = {
 }
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """Leave out of a key's schema what it is by default, where that depends on other keys."""
+    schema.pop("default")
+
+
 class JobSpec(Section):
     """One batch job: an input, a question about each row, and where the answers come from."""
 
@@ -136,11 +141,13 @@ class JobSpec(Section):
         examples=["id", {"by": "content"}],
     )
     reuse: bool = Field(
-        default_factory=lambda data: data.get("incremental") is not None,
+        default=None,
+        validate_default=True,
         description=(
             "Take answers from the job's earlier runs where the request is the same; they cost nothing. "
             "Default: `true` with `incremental`, else `false`."
         ),
+        json_schema_extra=_without_default,
     )
     dedupe: bool = Field(
         default=False,
@@ -187,10 +194,15 @@ class JobSpec(Section):
     def _incremental(cls, incremental: IncrementalSpec | None, info: ValidationInfo) -> IncrementalSpec | None:
         source = info.data.get("input")
         if incremental is not None and incremental.by == "id" and source is not None and source.id is None:
-            text = "by `id` needs the column that names the rows, and `input.id` is not set"
+            text = "goes by the ids of the rows, and `input.id` is not set"
             hint = "write `input: {id: COLUMN}`, or `incremental: content`"
             complain([Finding(text, hint=hint)])
         return incremental
+
+    @field_validator("reuse", mode="before")
+    @classmethod
+    def _reuse(cls, reuse: object, info: ValidationInfo) -> object:
+        return info.data.get("incremental") is not None if reuse is None else reuse
 
     @field_validator("api")
     @classmethod
