@@ -132,18 +132,16 @@ class Asked:
         if item.index != self._next:
             self._pass_over(item.index)
         self._next = item.index + 1
-        if self._names is None:
-            for fingerprint in fingerprints:
-                self._marks.add(fingerprint)
-        else:
-            for name, fingerprint in zip(self._names.of_row(item.id), fingerprints, strict=True):
-                self._marks.add(_mark(name, fingerprint))
+        if self._names is not None:
+            names = self._names.of_row(item.id)
+            fingerprints = [_mark(name, fingerprint) for name, fingerprint in zip(names, fingerprints, strict=True)]
+        self._marks.add(*fingerprints)
         return None
 
     def _pass_over(self, position: int) -> None:
         """Give the rows up to a position, which are bad, a mark for each of their requests."""
-        for _ in range((position - self._next) * self._models):
-            self._marks.add(_NOTHING)
+        for _ in range(position - self._next):
+            self._marks.add(*[_NOTHING] * self._models)
         self._next = position
 
     def new_rows(self, base: Path, rows: int, warn: Callable[[str], None]) -> NewRows:
@@ -283,13 +281,21 @@ def _lacking(asked: _Marks, answered: _Marks, ends: Sequence[int], at_a_time: in
     while passes * at_a_time < max(asked.count, answered.count):
         passes *= 2
     for turn in range(passes):
-        numbers, names, marks = asked.sharing(passes, turn)
-        their_numbers, their_names, their_marks = answered.sharing(passes, turn)
+        numbers, names, requests = asked.sharing(passes, turn)
+        their_numbers, their_names, their_requests = answered.sharing(passes, turn)
         run = _runs_of(their_numbers, ends)
         newest = run.take(pc.index_in(their_names, value_set=their_names))  # that of the first mark with this name
-        known = pc.is_in(marks, value_set=their_marks.filter(pc.equal(run, newest)))
+        counts = pc.equal(run, newest)
+        known = _are_among(names, requests, their_names.filter(counts), their_requests.filter(counts))
         lacking = names.filter(pc.invert(known))
         yield numbers.filter(pc.is_in(names, value_set=lacking)).to_pylist()
+
+
+def _are_among(names: pa.Array, requests: pa.Array, their_names: pa.Array, their_requests: pa.Array) -> pa.Array:
+    """Return which marks, in two halves, are among others: found by both halves in one, then compared by each."""
+    place = pc.index_in(pc.bit_wise_xor(names, requests), value_set=pc.bit_wise_xor(their_names, their_requests))
+    same = pc.and_(pc.equal(their_names.take(place), names), pc.equal(their_requests.take(place), requests))
+    return pc.coalesce(same, pa.scalar(False))
 
 
 def _runs_of(numbers: pa.Array, ends: Sequence[int]) -> pa.Array:
@@ -323,10 +329,10 @@ class _Marks:
         with _room():
             self._file.close()
 
-    def add(self, marks: bytes) -> None:
-        """Add one or more."""
+    def add(self, *marks: bytes) -> None:
+        """Add some; what is added at once may also be many in one."""
         waiting = self._waiting
-        waiting.append(marks)
+        waiting += marks
         if len(waiting) >= _WRITE_AT:
             self._write()
 
@@ -344,7 +350,7 @@ class _Marks:
             self._file.write(content)
 
     def sharing(self, passes: int, turn: int) -> tuple[pa.Array, pa.Array, pa.Array]:
-        """Return the marks whose first halves have these last bits: their numbers, their first halves, themselves.
+        """Return the marks whose first halves have these last bits: their numbers, their first and second halves.
 
         Args:
             passes: how many turns there are, a power of two.
@@ -352,21 +358,21 @@ class _Marks:
         """
         self._write()
         bits, wanted = pa.scalar(passes - 1, pa.uint64()), pa.scalar(turn, pa.uint64())
-        found = [(pa.array([], pa.int64()), pa.array([], pa.uint64()), pa.array([], pa.binary(_MARK_BYTES)))]
+        found = [(pa.array([], pa.int64()), pa.array([], pa.uint64()), pa.array([], pa.uint64()))]
         number = 0
         with _room():
             self._file.seek(0)
         while content := self._read():
             rows = len(content) // _MARK_BYTES
-            buffers = [None, pa.py_buffer(content)]
-            marks = pa.Array.from_buffers(pa.binary(_MARK_BYTES), rows, buffers)
-            halves = pa.FixedSizeListArray.from_arrays(pa.Array.from_buffers(pa.uint64(), 2 * rows, buffers), 2)
-            names = pc.list_element(halves, 0)
+            halves = pa.Array.from_buffers(pa.uint64(), 2 * rows, [None, pa.py_buffer(content)])
+            marks = pa.FixedSizeListArray.from_arrays(halves, 2)
+            names = pc.list_element(marks, 0)
             chosen = pc.indices_nonzero(pc.equal(pc.bit_wise_and(names, bits), wanted)).cast(pa.int64())
-            found.append((pc.add(chosen, pa.scalar(number, pa.int64())), names.take(chosen), marks.take(chosen)))
+            requests = pc.list_element(marks, 1)
+            found.append((pc.add(chosen, pa.scalar(number, pa.int64())), names.take(chosen), requests.take(chosen)))
             number += rows
-        numbers, names, marks = (pa.concat_arrays(column) for column in zip(*found, strict=True))
-        return numbers, names, marks
+        numbers, names, requests = (pa.concat_arrays(column) for column in zip(*found, strict=True))
+        return numbers, names, requests
 
     def _read(self) -> bytes:
         with _room():

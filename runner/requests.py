@@ -56,6 +56,7 @@ class RequestBuilder:
         telling = {key: value for key, value in rest.items() if key not in SAYS_NOTHING}
         self._telling_tails = [b"," + _encode({**telling, "model": model})[1:] for model in models]
         self._salt = f"{endpoint_kind}\n{dialect.name}\n".encode()
+        self._salted_head = self._salt + self._head
         self.max_output_tokens = max_output_tokens(parameters, dialect)
         self._asked_characters = len(_encode(asked).decode()) if asked else 0
 
@@ -81,7 +82,7 @@ class RequestBuilder:
         Raises:
             MissingField: the row lacks a field that the template needs.
         """
-        start = self._salt + self._head + _encode_messages(self._template.render(item.fields))
+        start = self._salted_head + _encode_messages(self._template.render(item.fields))
         return [hashlib.blake2b(start + tail, digest_size=16).digest() for tail in self._telling_tails]
 
     def at_standard(self, request: Request) -> Request:

@@ -542,4 +542,4 @@ def test_what_the_job_file_may_say(project: Make) -> None:
     )
     assert text.endswith("hint: write `input: {id: COLUMN}`, or `incremental: content`")
     assert "`incremental` must be `id`, `content` or a mapping with `by`, got true" in problem(here, incremental=True)
-    assert "`incremental.by` must be" in problem(here, incremental="rows")
+    assert problem(here, incremental="rows").startswith('`incremental` must be `id` or `content`, got "rows"\n')

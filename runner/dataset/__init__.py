@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from runner.dataset.files import Source, find_sources
 from runner.dataset.json_rows import read_json
 from runner.dataset.jsonl_rows import read_jsonl
 from runner.dataset.nearest import nearest
-from runner.dataset.rows import Row
+from runner.dataset.rows import Row, Skip
 from runner.dataset.settings import InputSettings, WrongSetting
 from runner.dataset.streams import check_encoding
 from runner.errors import InputError
@@ -75,7 +75,7 @@ class Dataset:
             return
         for source in self.sources:
             name = source.name
-            with closing(self._read(source)) as rows:
+            with closing(self._read(source, Skip())) as rows:
                 for line, fields, reason in rows:
                     if index >= start:
                         if reason is not None:
@@ -102,18 +102,27 @@ class Dataset:
         Raises:
             InputError: a file cannot be read (on).
         """
+        skip = Skip()
         position = next(positions, None)
-        place = index = 0
-        for source in self.sources if position is not None else ():
-            with closing(self._read(source)) as rows:
-                for line, fields, reason in rows:
+        place = index = paused = 0
+        for source in self.sources:
+            if position is None:
+                return
+            with closing(self._read(source, skip)) as rows:
+                while True:
+                    ahead = skip.rows = min(position - index, _PAUSE_EVERY)
+                    row = next(rows, None)
+                    index += ahead - skip.rows  # some readers pass over none
+                    if row is None:
+                        break
                     if index == position:
-                        yield self._picked(place, index, source.name, line, fields, reason)
+                        yield self._picked(place, index, source.name, *row)
+                        place += 1
                         position = next(positions, None)
                         if position is None:
                             return
-                        place += 1
-                    elif index % _PAUSE_EVERY == 0:
+                    elif index - paused >= _PAUSE_EVERY:
+                        paused = index
                         yield None
                     index += 1
 
@@ -127,21 +136,21 @@ class Dataset:
             return BadRow(place, name, line, f"the id column `{self.spec.id}` is empty", fields)
         return Item(place, row_id, fields, name, line)
 
-    def _read(self, source: Source) -> Generator[Row, None, None]:
+    def _read(self, source: Source, skip: Skip) -> Generator[Row, None, None]:
         if source.format in ("csv", "tsv"):
             names = column_names(source, self.spec)
             if names:
                 self.check_id(names, source.name)
-            yield from read_csv(source, self.spec)
+            yield from read_csv(source, self.spec, skip)
+        elif source.format == "json":
+            yield from read_json(source, self.spec)
         elif source.format == "parquet":
             from runner.dataset.parquet_rows import parquet_fields, read_parquet  # pyarrow takes a while to import
 
             self.check_id([field.name for field in parquet_fields(source)], source.name)
-            yield from read_parquet(source)
+            yield from read_parquet(source, skip)
         else:
-            read: Callable[[Source, InputSettings], Iterator[Row]]
-            read = read_json if source.format == "json" else read_jsonl
-            yield from read(source, self.spec)
+            yield from read_jsonl(source, self.spec, skip)
 
     def check_id(self, columns: Iterable[str], where: str) -> None:
         """Raises InputError where the id column is not among a file's columns."""
