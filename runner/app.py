@@ -115,7 +115,10 @@ def _begin(
                 shutil.rmtree(folder, ignore_errors=True)  # without its record it is no run
                 raise
             with _writing(folder):
-                return Execution(plan, output, manifest, folder, console, clock, stop, errand=errand).run()
+                reusable = new is None or new.reusable
+                return Execution(
+                    plan, output, manifest, folder, console, clock, stop, errand=errand, reusable=reusable
+                ).run()
 
 
 def resume(

@@ -58,7 +58,11 @@ class Outcome:
 
 
 class Execution:
-    """One session of work on one run."""
+    """One session of work on one run.
+
+    Args:
+        reusable: whether earlier runs may have an answer that the job can take; where not, none is looked for.
+    """
 
     def __init__(
         self,
@@ -72,6 +76,7 @@ class Execution:
         *,
         retry: bool = False,
         errand: Errand = WAIT,
+        reusable: bool = True,
     ) -> None:
         self._plan = plan
         self._output = output
@@ -82,6 +87,7 @@ class Execution:
         self._stop = stop
         self._retry = retry
         self._errand = errand
+        self._reuse = plan.job.spec.reuse and reusable
         self._tally = Tally()
         self._strategy = _strategy(plan, folder, errand)
         self._session = Session(utc_text(clock.now_us()), strategy=plan.job.spec.strategy_name, retry=retry)
@@ -162,13 +168,13 @@ class Execution:
     def _opened_known(self) -> Iterator[Known | None]:
         spec = self._plan.job.spec
         display: Display = NoDisplay()
-        if spec.reuse or spec.dedupe:
+        if self._reuse or spec.dedupe:
             display = self._console.open("looking through earlier answers", self._clock)
         with ExitStack() as shown:
             shown.callback(display.close)
             known = open_known(
                 self._folder, self._manifest.schema, self._plan.answer, self._clock, partial(self._warn, display),
-                reuse=spec.reuse, dedupe=spec.dedupe, retry=self._retry,
+                reuse=self._reuse, dedupe=spec.dedupe, retry=self._retry,
             )  # fmt: skip
             with known as found:
                 shown.close()

@@ -48,9 +48,13 @@ class NewRows:
     Args:
         first: the position of the first row in the whole input.
         rows: how many rows there are.
+
+    Attributes:
+        reusable: whether earlier runs may have answered a request of theirs: for another row, or one of several models.
     """
 
     def __init__(self, first: int, rows: int) -> None:
+        self.reusable = True
         self._first = first
         self._rows = rows
         self._bits = bytearray((rows + 7) // 8)
@@ -76,6 +80,10 @@ class NewRows:
             OSError: the folder cannot be written to.
         """
         return selection.save(folder, self._positions())
+
+    def numbers(self) -> Iterator[int]:
+        """Yield their numbers in order."""
+        return (position - self._first for position in self.positions())
 
     def positions(self) -> Iterator[int]:
         """Yield their positions in the whole input, in order."""
@@ -160,11 +168,12 @@ class Asked:
         self._pass_over(self._first + rows)
         new = NewRows(self._first, rows)
         ends = []
+        counting, complete = self._runs(base, warn)
         with _Marks() as answered:
             if self._skips_bad:
                 answered.add(_NOTHING)
                 ends.append(1)
-            for run in self._runs(base, warn):
+            for run in counting:
                 for path in [*sorted(run.folder.glob("retry-*.jsonl")), *parts.sources(run.folder)]:
                     try:
                         for marks in self._answers(run, path):
@@ -172,22 +181,27 @@ class Asked:
                     except (FatalError, OSError, ValueError) as error:
                         why = error.message if isinstance(error, FatalError) else error
                         warn(f"{path}: {why}; its rows count as not answered")
+                        complete = False
                 ends.append(answered.count)
             for lacking in _lacking(self._marks, answered, ends, self._at_a_time):
                 new.add(dict.fromkeys(number // self._models for number in lacking))
+            if complete and new.count * self._models <= self._at_a_time:
+                requests = [row * self._models + model for row in new.numbers() for model in range(self._models)]
+                new.reusable = _any_answered(self._marks, requests, answered)
         pa.default_memory_pool().release_unused()
         return new
 
-    def _runs(self, base: Path, warn: Callable[[str], None]) -> Iterator[Past]:
-        """Yield the runs whose answers count, newest first; those of a rehearsal are rehearsals."""
+    def _runs(self, base: Path, warn: Callable[[str], None]) -> tuple[list[Past], bool]:
+        """Return the runs whose answers count, newest first, and whether that is all of them: a rehearsal has its own."""
         found, unreadable = in_order(runs.runs_in(base))
         for folder, why in sorted(unreadable.items()):
             warn(f"run {folder.name} counts for nothing: {why}")
-        for run in reversed(found):
-            if run.is_rehearsal == self._rehearsal and (self._names is None or self._names.fit(run)):
-                if run.manifest.status == "waiting":
-                    warn(f"run {run.name} has rows in batches, which are sent again: better `runner resume` it first")
-                yield run
+        alike = [run for run in reversed(found) if run.is_rehearsal == self._rehearsal]
+        counting = [run for run in alike if self._names is None or self._names.fit(run)]
+        for run in counting:
+            if run.manifest.status == "waiting":
+                warn(f"run {run.name} has rows in batches, which are sent again: better `runner resume` it first")
+        return counting, len(counting) == len(alike) and not unreadable
 
     def _answers(self, run: Past, path: Path) -> Iterator[bytes]:
         """Yield the marks of the answers in a part or journal of a run, many at a time."""
@@ -298,6 +312,16 @@ def _are_among(names: pa.Array, requests: pa.Array, their_names: pa.Array, their
     return pc.coalesce(same, pa.scalar(False))
 
 
+def _any_answered(asked: _Marks, numbers: Sequence[int], answered: _Marks) -> bool:
+    """Return whether there is an answer, under whatever name, to one of the requests with these numbers, in order."""
+    wanted = []
+    for first, _, requests in asked.all():
+        within = numbers[bisect_left(numbers, first) : bisect_left(numbers, first + len(requests))]
+        wanted.append(requests.take(pa.array([number - first for number in within], pa.int64())))
+    among = pa.chunked_array(wanted, pa.uint64())
+    return any(pc.any(pc.is_in(requests, value_set=among)).as_py() for _, _, requests in answered.all())
+
+
 def _runs_of(numbers: pa.Array, ends: Sequence[int]) -> pa.Array:
     """Return which run each of some marks is of."""
     view = memoryview(numbers.buffers()[1] or b"").cast("q") if len(numbers) else ()
@@ -356,23 +380,26 @@ class _Marks:
             passes: how many turns there are, a power of two.
             turn: the bits.
         """
-        self._write()
         bits, wanted = pa.scalar(passes - 1, pa.uint64()), pa.scalar(turn, pa.uint64())
         found = [(pa.array([], pa.int64()), pa.array([], pa.uint64()), pa.array([], pa.uint64()))]
-        number = 0
+        for first, names, requests in self.all():
+            chosen = pc.indices_nonzero(pc.equal(pc.bit_wise_and(names, bits), wanted)).cast(pa.int64())
+            found.append((pc.add(chosen, pa.scalar(first, pa.int64())), names.take(chosen), requests.take(chosen)))
+        numbers, names, requests = (pa.concat_arrays(column) for column in zip(*found, strict=True))
+        return numbers, names, requests
+
+    def all(self) -> Iterator[tuple[int, pa.Array, pa.Array]]:
+        """Yield the first and second halves of all marks, many at a time, with the number of the first of them."""
+        self._write()
+        first = 0
         with _room():
             self._file.seek(0)
         while content := self._read():
             rows = len(content) // _MARK_BYTES
             halves = pa.Array.from_buffers(pa.uint64(), 2 * rows, [None, pa.py_buffer(content)])
             marks = pa.FixedSizeListArray.from_arrays(halves, 2)
-            names = pc.list_element(marks, 0)
-            chosen = pc.indices_nonzero(pc.equal(pc.bit_wise_and(names, bits), wanted)).cast(pa.int64())
-            requests = pc.list_element(marks, 1)
-            found.append((pc.add(chosen, pa.scalar(number, pa.int64())), names.take(chosen), requests.take(chosen)))
-            number += rows
-        numbers, names, requests = (pa.concat_arrays(column) for column in zip(*found, strict=True))
-        return numbers, names, requests
+            yield first, pc.list_element(marks, 0), pc.list_element(marks, 1)
+            first += rows
 
     def _read(self) -> bytes:
         with _room():

@@ -435,13 +435,39 @@ def test_nothing_hangs_on_the_index_of_answers(project: Make, server: SimulatorP
     here = project(server.base_url, rows=rows("a", "b"), incremental="id")
     here.work()
     index = here.folder / "outputs" / "job" / INDEX
-    for damage in (index.unlink, lambda: index.write_bytes(b"no SQLite " * 500)):
-        damage()
-        here.work()
-        assert here.table().num_rows == 0
     here.rows(rows("a", "b", "c"))
     here.work()
     assert told(here) == [(0, "c", "about c")]
+    assert not index.exists(), "there was nothing to look up in it"
+    index.write_bytes(b"no SQLite " * 500)
+    sent(server)
+    here.rows([*rows("a", "b", "c"), {"id": "d", "text": "about b"}])
+    here.work()
+    assert (told(here), sent(server)) == ([(0, "d", "about b")], 0)
+    index.unlink()
+    here.work()
+    assert here.table().num_rows == 0
+
+
+def test_answers_are_looked_up_where_there_may_be_one(project: Make) -> None:
+    here = project(NOWHERE, rows=rows("a", "b", "c"), incremental="id")
+    plan, base = plan_of(here), here.folder / "outputs" / "job"
+    a, b, _ = rows("a", "b", "c")
+
+    def reusable(**overrides: str) -> bool:
+        with Asked(plan_of(here, **overrides)) as asked:
+            found = plan.survey(unfit=asked.unfit)
+            return asked.new_rows(base, found.rows, lambda text: None).reusable
+
+    assert not reusable()
+    run(base, 1, [answered(plan, a)])
+    assert not reusable()
+    assert reusable(model="[gpt-6-luna, gpt-6-sol]")
+    run(base, 2, [{**answered(plan, b), "_id": "x"}])
+    assert reusable()
+    assert not reusable(incremental="content")
+    (run(base, 3) / "run.json").write_text("{")
+    assert reusable(incremental="content"), "nobody knows what it holds"
 
 
 def test_prune_deletes_nothing_that_makes_a_row_known(project: Make, server: SimulatorProcess) -> None:
@@ -537,9 +563,7 @@ def test_what_the_job_file_may_say(project: Make) -> None:
         == load_job(here.job_file, overrides={"incremental": "{}"}).spec.incremental
     )
     text = problem(here, input={"id": None})
-    assert text.startswith(
-        "`incremental` goes by the ids of the rows, and `input.id` is not set\n  --> "
-    )
+    assert text.startswith("`incremental` goes by the ids of the rows, and `input.id` is not set\n  --> ")
     assert text.endswith("hint: write `input: {id: COLUMN}`, or `incremental: content`")
     assert "`incremental` must be `id`, `content` or a mapping with `by`, got true" in problem(here, incremental=True)
     assert problem(here, incremental="rows").startswith('`incremental` must be `id` or `content`, got "rows"\n')
