@@ -192,7 +192,7 @@ class Asked:
         return new
 
     def _runs(self, base: Path, warn: Callable[[str], None]) -> tuple[list[Past], bool]:
-        """Return the runs whose answers count, newest first, and whether that is all of them: a rehearsal has its own."""
+        """Return the runs whose answers count, newest first, and whether none is left out: a rehearsal has its own."""
         found, unreadable = in_order(runs.runs_in(base))
         for folder, why in sorted(unreadable.items()):
             warn(f"run {folder.name} counts for nothing: {why}")
