@@ -102,7 +102,8 @@ def _begin(
             manifest = _new_manifest(job, folder, found, output)
             if new is not None:
                 manifest.input["all_rows"] = manifest.input["rows"] + whole.rows - found.rows
-                _say(news(manifest) or "the input is empty", console, clock)
+                if text := news(manifest):
+                    _say(text, console, clock)
             manifest.choice = None if choice is None else choice.as_json()
             manifest.scheduled = scheduled
             try:

@@ -128,7 +128,7 @@ def _rows(summary: dict[str, Any], manifest: Manifest) -> str:
 
 
 def news(manifest: Manifest) -> str:
-    """Say how many rows of the input a run takes in that sends only what is new."""
+    """Say how many rows of the input a run takes in that sends only what is new; nothing of an empty input."""
     new, rows = manifest.input["rows"], manifest.input["all_rows"]
     if rows == 0:
         return ""
