@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 
-from benchmarks import batches, limits, memory, reuse, service, speed, strategies
+from benchmarks import batches, incremental, limits, memory, reuse, service, speed, strategies
 
 ALL = {
     "speed": speed.main,
@@ -15,6 +15,7 @@ ALL = {
     "limits": limits.main,
     "memory": memory.main,
     "reuse": reuse.main,
+    "incremental": incremental.main,
     "batches": batches.main,
     "service": service.main,
 }

@@ -29,6 +29,7 @@ T = TypeVar("T")
 ROWS, ANSWERED, RUNS, PART = 1_000_000, 990_000, 3, 5_000
 BATCH = 1_000
 SHUFFLED = 20_000
+SCHEMA = pa.schema([*(pa.field(name, pa.string()) for name in ("id", "author", "text", "label")), *RUNNER_FIELDS])
 
 
 def main() -> None:
@@ -50,7 +51,6 @@ def base(folder: Path) -> Path:
 
 def write_runs(folder: Path, plan: Plan) -> None:
     """Write what runs over the first rows would have left."""
-    schema = pa.schema([*(pa.field(name, pa.string()) for name in ("id", "author", "text", "label")), *RUNNER_FIELDS])
     for number, items in enumerate(_batches(plan.rows(), PART)):
         if number * PART >= ANSWERED:
             return
@@ -60,10 +60,10 @@ def write_runs(folder: Path, plan: Plan) -> None:
             where.mkdir(parents=True)
             (where / "run.json").write_text("{}")
         requests = [plan.builder.build(item) for item in items if isinstance(item, Item)]
-        pq.write_table(_table(requests, schema, run), where / f"part-{number:05d}.parquet", compression="zstd")
+        pq.write_table(part_table(requests, SCHEMA, run), where / f"part-{number:05d}.parquet", compression="zstd")
 
 
-def _table(requests: list[Request], schema: pa.Schema, run: int) -> pa.Table:
+def part_table(requests: list[Request], schema: pa.Schema, run: int) -> pa.Table:
     rows = len(requests)
     now = 1_767_225_600_000_000 + run * 86_400_000_000
     columns = {name: [request.item.fields[name] for request in requests] for name in ("id", "author", "text")}

@@ -7,7 +7,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from runner.errors import InputError, LockedError, SpecError
 from runner.event_loop import run_loop
 from runner.execution import Execution, Outcome, finished_code
 from runner.history import Past
+from runner.incremental import Asked, NewRows, asking, narrowed
 from runner.load import Job, load_job
 from runner.lock import Hold, locked
 from runner.manifest import BY_HAND, Manifest, Origin, encode_schema, versions
@@ -36,6 +37,7 @@ from runner.output import Output
 from runner.plan import Plan, make_plan, question
 from runner.problems import display
 from runner.progress import Console
+from runner.report import news
 from runner.run_date import date_of_us
 from runner.sessions import close_killed
 from runner.snapshot import as_run, changed, snapshot
@@ -113,50 +115,78 @@ def start(
     silent = held is not None and not held.told
     with watched(job, base, clock, os.environ, partial(_warn, console, clock), silent=silent) as watch:
         hold = nullcontext() if held else Hold(base, f"runner run {_typed(job.path)}")
-        with nullcontext() if held else _arrived(job, base, hold, console, clock, stop, origin):
-            alone = (held or _NOT_HELD).alone
-            outcome = _start(job, base, hold, console, clock, stop, errand, origin, alone=alone)
+        around = _Around(base, hold, console, clock, stop, errand, origin, (held or _NOT_HELD).alone)
+        with nullcontext() if held else _arrived(job, around):
+            outcome = _start(job, around)
         return watch.ended(outcome)
 
 
-def _start(
-    job: Job,
-    base: Path,
-    hold: AbstractContextManager[None],
-    console: Console,
-    clock: Clock,
-    stop: Stop,
-    errand: Errand,
-    origin: Origin,
-    *,
-    alone: bool,
-) -> Outcome:
+@dataclass(frozen=True)
+class _Around:
+    """What a run begins with besides its job.
+
+    Attributes:
+        base: the job's folder.
+        hold: takes its lock.
+        alone: no other run of the job goes on meanwhile.
+    """
+
+    base: Path
+    hold: AbstractContextManager[None]
+    console: Console
+    clock: Clock
+    stop: Stop
+    errand: Errand
+    origin: Origin
+    alone: bool
+
+
+def _start(job: Job, around: _Around) -> Outcome:
     plan = make_plan(job)
     open_files.allow(job.limits.concurrency or 1, display(job.path))
-    found = _survey(plan, console, clock)
-    plan, choice = settle(plan, found, clock.now_us(), os.environ)
-    job = plan.job
-    if choice is not None:
-        _say(choice.text(), console, clock)
-    output = plan.output(found)
+    with asking(plan) as asked:
+        found = _survey(plan, around.console, around.clock, asked)
+        return _begin(plan, found, asked, around)
+
+
+def _begin(plan: Plan, found: Survey, asked: Asked | None, around: _Around) -> Outcome:
+    base, console, clock, origin = around.base, around.console, around.clock, around.origin
+    output, whole, job = plan.output(found), found, plan.job
     with _beginning(base):
         base.mkdir(parents=True, exist_ok=True)
-        with hold:
+        with around.hold:
             if origin.task is not None and runs.of_task(base, origin.task) is not None:
                 raise LockedError(f"another process has begun task {origin.task}", where=str(base))
+            new = None if asked is None else _new_rows(asked, base, found, console, clock)
+            if new is not None:
+                plan, found = narrowed(plan, found, new, sample=job.spec.strategy_name == strategies.AUTO)
+            plan, choice = settle(plan, found, clock.now_us(), os.environ)
+            job = plan.job
+            if choice is not None:
+                _say(choice.text(), console, clock)
             folder = runs.create(base, clock.now_us(), job.rehearsal)
             manifest = _new_manifest(job, folder, found, output)
+            if new is not None:
+                manifest.input["all_rows"] = manifest.input["rows"] + whole.rows - found.rows
+                if text := news(manifest):
+                    _say(text, console, clock)
             manifest.choice = None if choice is None else choice.as_json()
             manifest.scheduled, manifest.moment, manifest.task = origin.scheduled, origin.moment, origin.task
             try:
                 write_text(folder / SNAPSHOT, snapshot(job))
+                if new is not None:
+                    plan = replace(plan, selection=new.save(folder))
                 manifest.save(folder)
                 runs.point_latest(folder)
             except OSError:
                 shutil.rmtree(folder, ignore_errors=True)  # without its record it is no run
                 raise
             with _writing(folder):
-                return Execution(plan, output, manifest, folder, console, clock, stop, errand=errand, alone=alone).run()
+                reusable = new is None or new.reusable
+                return Execution(
+                    plan, output, manifest, folder, console, clock, around.stop, errand=around.errand,
+                    alone=around.alone, reusable=reusable,
+                ).run()  # fmt: skip
 
 
 def resume(
@@ -198,7 +228,7 @@ def resume(
         console = console or Console()
         silent = held is not None and not held.told
         with watched(job, folder.parent, clock, os.environ, partial(_warn, console, clock), silent=silent) as watch:
-            plan = make_plan(job)
+            plan = replace(make_plan(job), selection=manifest.selection(folder))
             open_files.allow(job.limits.concurrency or 1, display(job.path))
             _refuse_changed_input(manifest, plan)
             close_killed(manifest, folder)
@@ -336,7 +366,7 @@ def _warn(console: Console, clock: Clock, text: str) -> None:
     _say(f"warning: {text}", console, clock)
 
 
-def _survey(plan: Plan, console: Console, clock: Clock) -> Survey:
+def _survey(plan: Plan, console: Console, clock: Clock, asked: Asked | None) -> Survey:
     display = console.open("reading the input", clock)
     try:
         noted = clock.steady_s()
@@ -347,7 +377,15 @@ def _survey(plan: Plan, console: Console, clock: Clock) -> Survey:
                 noted = clock.steady_s()
                 display.note(f"reading the input: {rows:,} rows so far")
 
-        return plan.survey(progress)
+        return plan.survey(progress, None if asked is None else asked.unfit)
+    finally:
+        display.close()
+
+
+def _new_rows(asked: Asked, base: Path, found: Survey, console: Console, clock: Clock) -> NewRows:
+    display = console.open("looking for what is new", clock)
+    try:
+        return asked.new_rows(base, found.rows, lambda text: display.note(f"warning: {text}"))
     finally:
         display.close()
 
@@ -381,32 +419,24 @@ def _new_manifest(job: Job, folder: Path, found: Survey, output: Output) -> Mani
 
 
 @contextmanager
-def _arrived(
-    job: Job,
-    base: Path,
-    hold: AbstractContextManager[None],
-    console: Console,
-    clock: Clock,
-    stop: Stop,
-    origin: Origin,
-) -> Iterator[None]:
+def _arrived(job: Job, around: _Around) -> Iterator[None]:
     """Wait for the input, where the job says so. Who waits holds the job, or two would wait for one file, and run."""
     wait = job.spec.input.wait_for
     arrival = None
     if wait is not None:
-        moment = None if origin.moment is None else datetime.fromisoformat(origin.moment)
-        arrival = Arrival(job, wait, clock, moment)
+        moment = None if around.origin.moment is None else datetime.fromisoformat(around.origin.moment)
+        arrival = Arrival(job, wait, around.clock, moment)
     if arrival is None or arrival.complete:
         yield
         return
     question(job)  # mistakes in it are told now, and not when the input has come
     with ExitStack() as held:
-        with _beginning(base):
-            base.mkdir(parents=True, exist_ok=True)
-            held.enter_context(hold)
-        display = console.open("waiting for the input", clock)
+        with _beginning(around.base):
+            around.base.mkdir(parents=True, exist_ok=True)
+            held.enter_context(around.hold)
+        display = around.console.open("waiting for the input", around.clock)
         try:
-            arrival.wait(stop, display.note)
+            arrival.wait(around.stop, display.note)
         finally:
             display.close()
         yield

@@ -30,6 +30,7 @@ from runner.plan import Plan
 from runner.prices import Tariff
 from runner.records import Request, Result
 from runner.runs import LIMITS, OUTPUTS
+from runner.selection import Positions
 from runner.shared_limits import SharedLimits
 from runner.stop import Stop
 from runner.strategies import SendNow, SendOne
@@ -46,6 +47,7 @@ class Recipe:
         counts: the run wants to know how each attempt ended.
         rows: how many rows the input had when the run began.
         stamps: what its files were then.
+        selection: the rows that the run takes in; None: all.
     """
 
     job: Job
@@ -54,6 +56,7 @@ class Recipe:
     counts: bool
     rows: int
     stamps: Sequence[FileStamp]
+    selection: Positions | None
 
 
 class Calls:
@@ -186,7 +189,8 @@ class Calls:
         limits = self._plan.job.limits
         metered = limits.requests_per_minute is not None or limits.tokens_per_minute is not None or self.gate.counts
         urls = [connection.base_url for connection in self._connections]
-        return pickle.dumps(Recipe(self._plan.job, urls, metered, self.gate.counts, self._rows, self._stamps))
+        plan = self._plan
+        return pickle.dumps(Recipe(plan.job, urls, metered, self.gate.counts, self._rows, self._stamps, plan.selection))
 
 
 def _flex(plan: Plan) -> Flex | None:

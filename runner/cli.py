@@ -14,6 +14,7 @@ import click
 
 from runner import __version__
 from runner.errors import Exit, RunnerError, SpecError
+from runner.overrides import full_run
 from runner.overrides import read_settings as _overrides
 from runner.overrides import redirected as _redirected
 from runner.schedule.commands import schedule
@@ -97,6 +98,7 @@ _run_argument = click.argument("run", required=False)
 @click.option("--endpoint", metavar="NAME", help="Send to this endpoint instead of the job's.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take only the first N rows.")
 @click.option("--rehearse", is_flag=True, help="Send to the embedded simulator: no key, no cost, no real answers.")
+@click.option("--full", is_flag=True, help="Send every row, though the job says `incremental`.")
 @click.option("--dry-run", is_flag=True, help="Show rows, first request, tokens, cost and time; send nothing.")
 @click.option("--detach", is_flag=True, help="Batch API: submit, and come back later with `runner resume`.")
 @click.option("--scheduled", is_flag=True, help="As schedulers start it: marked so, and `reuse` is on by default.")
@@ -116,6 +118,7 @@ def run(
     endpoint: str | None,
     limit: int | None,
     rehearse: bool,
+    full: bool,
     dry_run: bool,
     detach: bool,
     scheduled: bool,
@@ -132,6 +135,8 @@ def run(
     overrides = _redirected(_overrides(settings, strategy), endpoint, rehearse)
     if limit is not None:
         overrides["input.limit"] = str(limit)
+    if full:
+        overrides |= full_run()
     if scheduled and day is not None:
         raise SpecError("--scheduled and --date exclude each other: a moment of a schedule has its date")
     if scheduled and not dry_run:

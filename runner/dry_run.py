@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from runner.budget import Caps
 from runner.choice import BATCH, HYBRID, Choice, cost_usd, settle, way_of
 from runner.clock import SystemClock
+from runner.incremental import asking, narrowed
 from runner.load import load_job
 from runner.plan import make_plan
 from runner.prices import STANDARD, Tariff
@@ -43,6 +44,7 @@ class Estimate:
         notes: what else to know of the models and the budget.
         tier: at which the requests are made; also `batch` and `hybrid`.
         auto: what `strategy: auto` takes; None: the job names its strategy.
+        all_rows: how many rows the input has, of which the run would take in `rows`; None: it takes in all.
     """
 
     job: str
@@ -65,6 +67,7 @@ class Estimate:
     notes: tuple[str, ...] = ()
     tier: str = STANDARD
     auto: Choice | None = None
+    all_rows: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {**self.__dict__, "auto": None if self.auto is None else self.auto.as_json()}
@@ -73,7 +76,8 @@ class Estimate:
         """Return the estimate for a terminal."""
         out = [f"{self.job}: a dry run, nothing was sent", ""]
         repeated = f", {self.repeated_ids:,} repeat an earlier id" if self.repeated_ids else ""
-        out.append(f"  rows      {self.rows:,}{repeated}")
+        new = "" if self.all_rows is None else f" new, of {self.all_rows:,}"
+        out.append(f"  rows      {self.rows:,}{new}{repeated}")
         if self.bad_rows:
             out.append(f"  bad       {self.bad_rows:,} of them, for instance {self.bad_example}")
         out.append(f"  model     {self.model} at {self.endpoint}")
@@ -139,12 +143,19 @@ def dry_run(
     """
     job = load_job(job_file, overrides=overrides, run_date=run_date)
     plan = make_plan(job)
-    found = plan.survey()
+    base = (outputs or job.root / OUTPUTS) / job.spec.name
+    warnings: list[str] = []
+    with asking(plan) as asked:
+        found = whole = plan.survey(unfit=None if asked is None else asked.unfit)
+        if asked is not None:
+            plan, found = narrowed(plan, found, asked.new_rows(base, found.rows, warnings.append), sample=True)
+    taken_in = plan.selection
     plan, auto = settle(plan, found, SystemClock().now_us() if now_us is None else now_us)
+    plan = replace(plan, selection=taken_in)
     job, tier = plan.job, way_of(plan.job)
     plan.output(found)
     requests = [plan.builder.build(item) for item in found.sample]
-    savings = look_for_savings(plan, (outputs or job.root / OUTPUTS) / job.spec.name)
+    savings = look_for_savings(plan, base)
     loads = [
         Workload.of(plan, of_model.sent(reuse=job.spec.reuse, dedupe=job.spec.dedupe), requests) for of_model in savings
     ]
@@ -176,9 +187,11 @@ def dry_run(
             *(end for end in ends if end),
             *_fallback(job.spec.retry, loads, plan.tariffs),
             *_too_small(job.spec.budget, _sum(low), sum(input_low) + sum(least)),
+            *warnings,
         ),
         tier,
         auto,
+        None if taken_in is None else whole.rows,
     )
 
 

@@ -58,7 +58,11 @@ class Outcome:
 
 
 class Execution:
-    """One session of work on one run."""
+    """One session of work on one run.
+
+    Args:
+        reusable: whether earlier runs may have an answer that the job can take; where not, none is looked for.
+    """
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class Execution:
         retry: bool = False,
         errand: Errand = WAIT,
         alone: bool = True,
+        reusable: bool = True,
     ) -> None:
         self._plan = plan
         self._output = output
@@ -84,6 +89,7 @@ class Execution:
         self._retry = retry
         self._errand = errand
         self._alone = alone  # no other run of the job goes on meanwhile
+        self._reuse = plan.job.spec.reuse and reusable
         self._tally = Tally()
         self._strategy = _strategy(plan, folder, errand)
         self._session = Session(utc_text(clock.now_us()), strategy=plan.job.spec.strategy_name, retry=retry)
@@ -166,13 +172,13 @@ class Execution:
     def _opened_known(self) -> Iterator[Known | None]:
         spec = self._plan.job.spec
         display: Display = NoDisplay()
-        if spec.reuse or spec.dedupe:
+        if self._reuse or spec.dedupe:
             display = self._console.open("looking through earlier answers", self._clock)
         with ExitStack() as shown:
             shown.callback(display.close)
             known = open_known(
                 self._folder, self._manifest.schema, self._plan.answer, self._clock, partial(self._warn, display),
-                reuse=spec.reuse, dedupe=spec.dedupe, retry=self._retry, alone=self._alone,
+                reuse=self._reuse, dedupe=spec.dedupe, retry=self._retry, alone=self._alone,
             )  # fmt: skip
             with known as found:
                 shown.close()
@@ -185,9 +191,9 @@ class Execution:
     def _stamps(self) -> list[FileStamp]:
         return [FileStamp(**stamp) for stamp in self._manifest.input["files"]]
 
-    def _rows(self) -> Iterator[Item | BadRow]:
+    def _rows(self) -> Iterator[Item | BadRow | None]:
         rows = self._manifest.input["rows"]
-        return steady(self._plan.rows(), rows, self._stamps(), self._plan.job.root, self._clock)
+        return steady(self._plan.paced_rows(), rows, self._stamps(), self._plan.job.root, self._clock)
 
     def _title(self) -> str:
         return self._manifest.job + (" (rehearsal)" if self._manifest.rehearsal else "")

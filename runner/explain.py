@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from runner.dataset.nearest import nearest
 from runner.differences import Reason, reasons, shared_start
 from runner.earlier import Earlier, EarlierAnswer
 from runner.errors import InputError, RunnerError, SpecError
+from runner.incremental import are_new
 from runner.load import load_job
 from runner.manifest import Manifest
 from runner.plan import Plan, make_plan
@@ -39,6 +41,7 @@ class Explained:
         reuse: whether the job takes earlier answers at all.
         answer: the earlier answer that would be used with `reuse`; None: the reasons tell why there is none.
         compared_with: the newest earlier run that has the row; None: none has, or it does not matter.
+        left_out: with `incremental`, the earlier run whose answer makes the row not new; None: it is taken in.
     """
 
     id: str
@@ -49,6 +52,7 @@ class Explained:
     answer: EarlierAnswer | None = None
     compared_with: str | None = None
     reasons: tuple[Reason, ...] = ()
+    left_out: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         reused = None
@@ -61,11 +65,13 @@ class Explained:
         reasons = [{"kind": each.kind, "text": each.text, "diff": list(each.diff)} for each in self.reasons]
         return {
             "id": self.id, "where": self.where, "model": self.model, "reuse": self.reuse,
-            "reused_from": reused, "compared_with": self.compared_with, "reasons": reasons,
+            "left_out": self.left_out, "reused_from": reused, "compared_with": self.compared_with, "reasons": reasons,
         }  # fmt: skip
 
     def text(self) -> str:
         row = f"row {self.id} ({self.where}{'' if self.alone else ', ' + self.model})"
+        if self.left_out is not None:
+            return f"{row}: would be left out: answered by run {self.left_out}"
         if self.answer is not None:
             at = _time(self.answer)
             when = f": answered {at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
@@ -104,16 +110,22 @@ def explain(
     rows = _with_id(plan, row_id)
     with Earlier(base, shared=False) as earlier:
         earlier.update()
+        items = [row for row in rows if isinstance(row, Item)]
+        new = iter(are_new(plan, base, items)) if job.spec.incremental else repeat(True)
         for row in rows:
             if isinstance(row, BadRow):
                 found.append(Explained(row_id, row.where, "", reasons=(Reason("bad_row", row.reason),)))
                 continue
             where = f"{row.file}:{row.line}"
+            is_new = next(new)
             try:
                 for model, request in _requests(plan, row):
                     alone = len(job.spec.models) == 1
                     this = Explained(row.id, where, model, alone, bool(job.spec.reuse))
                     [answer] = earlier.answers([request.fingerprint])
+                    if not is_new:
+                        found.append(replace(this, left_out=_answered_by(plan, base, request, answer)))
+                        continue
                     found.append(replace(this, answer=answer) if answer else _missed(this, plan, base, request))
             except MissingField as error:
                 found.append(Explained(row.id, where, "", reasons=(Reason("bad_row", error.message),)))
@@ -162,6 +174,15 @@ def _with_id(plan: Plan, row_id: str) -> list[Item | BadRow]:
 
 
 # The row in the earlier runs ------------------------------------------------------------------------------------------
+
+
+def _answered_by(plan: Plan, base: Path, request: Request, answer: EarlierAnswer | None) -> str:
+    """Return the newest run that has answered a request under its id, or else (`by: content`) under any."""
+    for manifest in _manifests(base, rehearsal=plan.job.rehearsal):
+        for row in _stored(base / manifest.run, manifest, request.item.id):
+            if row["_status"] == "ok" and row["_fingerprint"] == request.fingerprint:
+                return manifest.run
+    return "unknown" if answer is None else answer.kept_by
 
 
 def _missed(this: Explained, plan: Plan, base: Path, request: Request) -> Explained:

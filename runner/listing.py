@@ -164,7 +164,7 @@ def show_run(folder: Path, *, as_json: bool) -> str:
         "",
         f"made from   {manifest.job_file}",
         f"date        {Past.load(folder).run_date}",
-        f"input       {manifest.input['rows']:,} rows{files}",
+        f"input       {manifest.input.get('all_rows', manifest.input['rows']):,} rows{files}",
         f"model       {', '.join(manifest.models)} at {places}",
         f"columns     {', '.join(theirs)} (and the runner's own)",
         f"parts       {len(parts.sealed(folder))} sealed",

@@ -13,9 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from runner import __version__, atomic
+from runner import __version__, atomic, selection
 from runner.errors import SpecError
 from runner.layout import Layout
+from runner.selection import Selection
 
 NAME = "run.json"
 _PACKAGES = ("openai", "aiohttp", "aiolimiter", "tenacity", "pyarrow", "pydantic")
@@ -79,7 +80,7 @@ class Manifest:
         status: `running`, `finished`, `stopped` or `interrupted`.
         spec: the job as run, defaults included.
         overrides: what `--set` and its relatives changed.
-        input: rows, files with fingerprints, repeated ids.
+        input: rows, files with fingerprints, repeated ids; of a run that takes in what is new, `all_rows` there are.
         columns: name and type of every output column.
         arrow_schema: the same, exactly (base64 of Arrow's IPC form).
         summary: counted from the rows on disk when the run last ended.
@@ -128,6 +129,10 @@ class Manifest:
     def results(self) -> int:
         """How many results the run has when it is finished."""
         return int(self.input["rows"]) * len(self.models)
+
+    def selection(self, folder: Path) -> Selection | None:
+        """Return which rows of the input the run takes in; None: all."""
+        return Selection(folder / selection.NAME, self.input["rows"]) if "all_rows" in self.input else None
 
     @property
     def layout(self) -> Layout:

@@ -36,7 +36,7 @@ class Pipeline:
     """One execution of a job.
 
     Args:
-        rows: the input, already without rows that the job leaves out.
+        rows: the input, already without rows that the job leaves out; None is a pause.
         rule: when too many failures end the run; None: never.
         known: answers that need not be asked for; None: everything is asked.
         show: called a few times a second with the live counters.
@@ -44,7 +44,7 @@ class Pipeline:
 
     def __init__(
         self,
-        rows: Iterable[Item | BadRow],
+        rows: Iterable[Item | BadRow | None],
         builder: RequestBuilder,
         store: ResultStore,
         strategy: Strategy,

@@ -22,6 +22,7 @@ from runner.problems import SpecErrors, in_order
 from runner.questionnaire import questionnaire
 from runner.records import BadRow, Item
 from runner.requests import RequestBuilder
+from runner.selection import Positions
 from runner.template import MissingField, PromptTemplate
 
 
@@ -36,6 +37,7 @@ class Plan:
     builder: RequestBuilder
     dataset: Dataset
     tariffs: tuple[Tariff, ...]
+    selection: Positions | None = None  # the rows that a run takes in; None: all
 
     def unfit(self, item: Item) -> str | None:
         """Return why a row cannot be made into a prompt; None: it can.
@@ -51,22 +53,27 @@ class Plan:
             return error.message
         return None
 
-    def survey(self, progress: Callable[[int], None] | None = None) -> Survey:
+    def survey(
+        self, progress: Callable[[int], None] | None = None, unfit: Callable[[Item], str | None] | None = None
+    ) -> Survey:
         """Read the whole input once, and check what can be known of it.
+
+        Args:
+            unfit: stands in for the method of that name, to see the rows as well.
 
         Raises:
             InputError: the input cannot be read, or has bad rows that the job does not allow.
             SpecErrors: the job names columns that are not there, or the prompt does what it may not, or there are too
                 few rows.
         """
-        dates, lacking = self.template.dates, set[str]()
+        check, dates, lacking = unfit or self.unfit, self.template.dates, set[str]()
 
-        def unfit(item: Item) -> str | None:
+        def seen(item: Item) -> str | None:
             lacking.update(dates - item.fields.keys())
-            return self.unfit(item)
+            return check(item)
 
         with at_its_place(self.job):
-            found = survey(self.dataset, unfit if dates else self.unfit, self._check_columns, progress)
+            found = survey(self.dataset, seen if dates else check, self._check_columns, progress)
             for error in self.template.two_things(lacking.intersection(found.columns)):
                 raise error
         if found.bad and self.job.spec.input.on_bad_row == "fail":
@@ -138,6 +145,17 @@ class Plan:
 
     def rows(self) -> Iterator[Item | BadRow]:
         """Yield the rows of the run; bad ones are left out where the job says so."""
+        return (row for row in self.paced_rows() if row is not None)
+
+    def paced_rows(self) -> Iterator[Item | BadRow | None]:
+        """Yield the rows of the run, and None for a pause after many that it does not take in.
+
+        Raises:
+            InputError: the input cannot be read.
+            FatalError: nor can the list of the rows that the run takes in.
+        """
+        if self.selection is not None:
+            return self.dataset.picked(self.selection.positions())
         if self.job.spec.input.on_bad_row != "skip":
             return self.dataset.rows()
         return (row for row in self.dataset.rows() if isinstance(row, Item) and self.unfit(row) is None)

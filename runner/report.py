@@ -32,6 +32,8 @@ def report(manifest: Manifest, folder: Path) -> str:
             "this was a rehearsal: the answers come from the embedded simulator and mean nothing, costs are what if"
         )
     out.append("")
+    if "all_rows" in manifest.input:
+        out += _table([("new", news(manifest))])
     out += _table([("rows", _rows(summary, manifest))])
     for kind, entry in summary.get("errors", {}).items():
         out.append(
@@ -115,7 +117,7 @@ def _rows(summary: dict[str, Any], manifest: Manifest) -> str:
     total = manifest.results
     done = summary.get("rows", 0)
     if total == 0:
-        return f"none: {why_empty(manifest)}"
+        return "none" if source.get("all_rows") else f"none: {why_empty(manifest)}"
     parts = [f"{summary.get('ok', 0):,} ok", f"{summary.get('failed', 0):,} failed"]
     if done < total:
         parts.append(f"{total - done:,} still to do")
@@ -129,9 +131,21 @@ def why_empty(manifest: Manifest) -> str:
     """Return why a run has no rows."""
     if manifest.input.get("skipped_rows"):
         return "all rows of the input are bad, and were left out"
+    if manifest.input.get("all_rows"):
+        return "earlier runs have answered every row of the input"
     if offset := manifest.spec.get("input", {}).get("offset"):
         return f"the input has none after the {offset:,} that `input.offset` skips"
     return "the input is empty"
+
+
+def news(manifest: Manifest) -> str:
+    """Say how many rows of the input a run takes in that sends only what is new; nothing of an empty input."""
+    new, rows = manifest.input["rows"], manifest.input["all_rows"]
+    if rows == 0:
+        return ""
+    if new == 0:
+        return f"none of {_counted(rows)} is new: earlier runs have answered {'it' if rows == 1 else 'them all'}"
+    return f"{new:,} of {_counted(rows)} {'is' if new == 1 else 'are'} new"
 
 
 def _repeats(count: int) -> str:

@@ -56,6 +56,7 @@ class RequestBuilder:
         telling = {key: value for key, value in rest.items() if key not in SAYS_NOTHING}
         self._telling_tails = [b"," + _encode({**telling, "model": model})[1:] for model in models]
         self._salt = f"{endpoint_kind}\n{dialect.name}\n".encode()
+        self._salted_head = self._salt + self._head
         self.max_output_tokens = max_output_tokens(parameters, dialect)
         self._asked_characters = len(_encode(asked).decode()) if asked else 0
 
@@ -74,6 +75,15 @@ class RequestBuilder:
             hashlib.blake2b(self._salt + start + self._telling_tails[item.model], digest_size=16).hexdigest(),
             max(1, math.ceil(characters / CHARACTERS_PER_TOKEN)),
         )
+
+    def fingerprints(self, item: Item) -> list[bytes]:
+        """Return for each model the 16 bytes that are the `fingerprint` of its request for a row.
+
+        Raises:
+            MissingField: the row lacks a field that the template needs.
+        """
+        start = self._salted_head + _encode_messages(self._template.render(item.fields))
+        return [hashlib.blake2b(start + tail, digest_size=16).digest() for tail in self._telling_tails]
 
     def at_standard(self, request: Request) -> Request:
         """Return the same request, asked at the standard tier: `auto` could be another one in a project's settings."""

@@ -11,7 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from runner import strategies
+from runner import incremental_section, strategies
+from runner.incremental_section import IncrementalSpec
 from runner.notify_section import NotifySpec, not_a_list
 from runner.output_section import MOST_CHOICES, MOST_QUESTIONS, OutputSpec
 from runner.problems import At, Finding, complain, listed, say, suggest
@@ -51,6 +52,11 @@ _OF_WAYS = {
 }
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """Leave out of a key's schema what it is by default, where that depends on other keys."""
+    schema.pop("default")
+
+
 class JobSpec(Section):
     """One batch job: an input, a question about each row, and where the answers come from."""
 
@@ -69,6 +75,7 @@ class JobSpec(Section):
         "ping": "notify.ping",
         "cron": "schedule",
         "timezone": "schedule.timezone",
+        "only_new": "incremental",
     }
 
     name: str = Field(
@@ -125,9 +132,22 @@ class JobSpec(Section):
         default_factory=BudgetSpec,
         description="What the run may cost. Default: no cap.",
     )
+    incremental: Annotated[IncrementalSpec | None, BeforeValidator(incremental_section.short_form)] = Field(
+        default=None,
+        description=(
+            "Send only the rows that are new or changed since the job's earlier runs: `id`, `content`, or a mapping "
+            "with `by`. Default: every row."
+        ),
+        examples=["id", {"by": "content"}],
+    )
     reuse: bool = Field(
-        default=False,
-        description="Take answers from the job's earlier runs where the request is the same; they cost nothing.",
+        default=None,
+        validate_default=True,
+        description=(
+            "Take answers from the job's earlier runs where the request is the same; they cost nothing. "
+            "Default: `true` with `incremental`, else `false`."
+        ),
+        json_schema_extra=_without_default,
     )
     dedupe: bool = Field(
         default=False,
@@ -168,6 +188,21 @@ class JobSpec(Section):
             hint = f"for example `{job_name(name)}`" if name.strip() else "leave the key out for the file's name"
             complain([Finding(f"may hold letters, digits and `.` `_` `-` only, got {say(name)}", hint=hint)])
         return name
+
+    @field_validator("incremental")
+    @classmethod
+    def _incremental(cls, incremental: IncrementalSpec | None, info: ValidationInfo) -> IncrementalSpec | None:
+        source = info.data.get("input")
+        if incremental is not None and incremental.by == "id" and source is not None and source.id is None:
+            text = "goes by the ids of the rows, and `input.id` is not set"
+            hint = "write `input: {id: COLUMN}`, or `incremental: content`"
+            complain([Finding(text, hint=hint)])
+        return incremental
+
+    @field_validator("reuse", mode="before")
+    @classmethod
+    def _reuse(cls, reuse: object, info: ValidationInfo) -> object:
+        return info.data.get("incremental") is not None if reuse is None else reuse
 
     @field_validator("api")
     @classmethod
@@ -248,6 +283,7 @@ def job_schema() -> dict[str, Any]:
     schema = JobSpec.model_json_schema(by_alias=True)
     schema["properties"]["strategy"]["anyOf"] = _strategy_schemas()
     schema["properties"]["schedule"]["anyOf"].insert(0, {"type": "string", "minLength": 9})
+    schema["properties"]["incremental"]["anyOf"].insert(0, {"enum": ["id", "content"]})
     for part in (schema, *schema["$defs"].values()):
         for field in part.get("properties", {}).values():
             field.pop("title", None)  # pydantic's titles only repeat the key

@@ -19,9 +19,9 @@ _ROWS_BETWEEN = 100  # looks at the clock
 
 
 def steady(
-    rows: Iterator[Item | BadRow], expected: int, stamps: Sequence[FileStamp], root: Path, clock: Clock
-) -> Iterator[Item | BadRow]:
-    """Yield `rows` as long as the files are the same.
+    rows: Iterator[Item | BadRow | None], expected: int, stamps: Sequence[FileStamp], root: Path, clock: Clock
+) -> Iterator[Item | BadRow | None]:
+    """Yield `rows` as long as the files are the same; the pauses between them, which are None, as well.
 
     Args:
         expected: how many rows there were when the run began.
@@ -34,6 +34,9 @@ def steady(
     looked_s = clock.steady_s()
     count = 0
     for row in rows:
+        if row is None:
+            yield None
+            continue
         look = isinstance(row, BadRow) or (count % _ROWS_BETWEEN == 0 and clock.steady_s() - looked_s > _LOOK_EVERY_S)
         if look:
             known = _refuse_changed(known, root)

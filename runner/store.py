@@ -147,16 +147,19 @@ class ResultStore:
         finally:
             os.close(descriptor)
 
-    def missing(self, rows: Iterable[Item | BadRow]) -> Iterator[Item | BadRow | None]:
+    def missing(self, rows: Iterable[Item | BadRow | None]) -> Iterator[Item | BadRow | None]:
         """Yield the rows that have no result yet, in order, once for each model that they lack one of.
 
-        None stands for a pause after many that have one. In a retry these are the rows that failed. An input without
-        rows gets one part without rows, so that every finished run can be read.
+        None stands for a pause after many that have one, or where there is one among `rows`. In a retry these are the
+        rows that failed. An input without rows gets one part without rows, so that every finished run can be read.
         """
         current: int | None = None
         select: Callable[[Key], bool] = _nothing
         passed_over = 0
         for row in rows:
+            if row is None:
+                yield None
+                continue
             number = row.index // self._rows_per_part
             if number != current:
                 if current is not None:

@@ -8,10 +8,12 @@ import io
 import json
 import os
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
@@ -590,3 +592,40 @@ def test_rows_are_read_as_they_are_asked_for_and_the_file_is_closed(tmp_path: Pa
     if folder.exists():
         assert not [link for link in folder.iterdir() if link.exists() and link.resolve() == tmp_path / "in.csv"]
     assert len(list(dataset(tmp_path, limit=3).rows())) == 3
+
+
+# Some rows of many ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "json", "parquet", "csv.gz"])
+def test_rows_that_are_picked_are_those_of_the_whole_input(tmp_path: Path, kind: str) -> None:
+    draws = random.Random(kind)
+    values = [{"id": f"r{number}", "text": f"a\nb {number}" if number % 7 == 0 else "x"} for number in range(3_000)]
+    for number, some in enumerate((values[:2_500], [], values[2_500:])):
+        path = tmp_path / f"in-{number}.{kind}"
+        if kind == "parquet":
+            pq.write_table(pa.Table.from_pylist(some, pa.schema({"id": pa.string(), "text": pa.string()})), path)
+            continue
+        text = io.StringIO(newline="")
+        if kind == "json":
+            json.dump(some, text)
+        elif kind == "jsonl":
+            text.writelines(json.dumps(row) + "\n\n" * draws.randrange(1, 3) for row in some)
+        else:
+            table = csv.writer(text, lineterminator="\n")
+            table.writerow(["id", "text"])
+            for row in some:
+                table.writerow(row.values())
+                text.write("\n" * draws.randrange(2))
+        content = text.getvalue().encode()
+        path.write_bytes(gzip.compress(content) if kind.endswith("gz") else content)
+    whole = dataset(tmp_path, f"in-*.{kind}", id="id")
+    rows = list(whole.rows())
+    assert [row.fields for row in rows] == values
+    for wanted in ([], [0], [2_999], [0, 1, 2_499, 2_500], sorted(draws.sample(range(3_000), 500)), list(range(3_000))):
+        found = list(whole.picked(iter(wanted)))
+        expected = [replace(rows[position], index=place) for place, position in enumerate(wanted)]
+        assert [row for row in found if row is not None] == expected
+        assert found.count(None) <= 3
+    assert found.count(None) == 0
+    assert next(whole.picked(iter([2_999]))) is None, "others have their turn"

@@ -339,6 +339,7 @@ def test_the_command(here: Project, tmp_path: Path) -> None:
         "where": "rows.jsonl:1",
         "model": "gpt-6-sol",
         "reuse": False,
+        "left_out": None,
         "reused_from": None,
         "compared_with": here.latest.name,
         "reasons": [{"kind": "model", "text": "the model changed: gpt-6-luna -> gpt-6-sol", "diff": []}],

@@ -57,6 +57,7 @@ ORDER = [
     {
         "written",
         "sections",
+        "incremental_section",
         "timespan",
         "schedule.zones",
         "schedule.cron",
@@ -91,6 +92,7 @@ ORDER = [
     },
     {"schedule.moments"},
     {"tally", "pace", "simulator", "agreement", "stats", "answer_index", "twins"},
+    {"selection"},
     {"openai_errors", "openai_client", "dialects", "output", "requests", "manifest", "places", "evaluate"},
     {"openai_batches", "json_table"},
     {"accounting", "answer", "answer_stats", "questions", "questionnaire"},
@@ -105,6 +107,7 @@ ORDER = [
         "strategies.auto",
     },
     {"batches", "store", "summary", "spending", "sessions", "plan", "progress", "differences", "latest"},
+    {"incremental"},
     {
         "arrival",
         "strategies.batch_api",

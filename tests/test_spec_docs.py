@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from runner import config, models, notify_section, output_section, sections, spec
+from runner import config, incremental_section, models, notify_section, output_section, sections, spec
 from runner.schedule import section
 from runner.yaml_source import parse
 
@@ -29,6 +29,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "`retry.flex_fallback`": sections.FlexFallback,
     "`stop`": sections.StopSpec,
     "`evaluate`": sections.EvaluateSpec,
+    "`incremental`": incremental_section.IncrementalSpec,
     "`keep`": sections.KeepSpec,
     "`notify`": notify_section.NotifySpec,
     "`notify.to[]`": notify_section.Target,

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,15 @@ from runner.dataset.files import Source, find_sources
 from runner.dataset.json_rows import read_json
 from runner.dataset.jsonl_rows import read_jsonl
 from runner.dataset.nearest import nearest
-from runner.dataset.rows import Row
+from runner.dataset.rows import Row, Skip
 from runner.dataset.settings import InputSettings, WrongSetting
 from runner.dataset.streams import check_encoding
 from runner.errors import InputError
 from runner.records import BadRow, Item
 
 __all__ = ["Dataset", "open_dataset"]
+
+_PAUSE_EVERY = 2_000
 
 
 def open_dataset(spec: InputSettings, root: Path) -> Dataset:
@@ -73,7 +75,7 @@ class Dataset:
             return
         for source in self.sources:
             name = source.name
-            with closing(self._read(source)) as rows:
+            with closing(self._read(source, Skip())) as rows:
                 for line, fields, reason in rows:
                     if index >= start:
                         if reason is not None:
@@ -92,21 +94,63 @@ class Dataset:
                     if index == stop:
                         return
 
-    def _read(self, source: Source) -> Generator[Row, None, None]:
+    def picked(self, positions: Iterator[int]) -> Generator[Item | BadRow | None, None, None]:
+        """The rows at these positions in the whole input, in order, and their index is their place among them.
+
+        None stands for a pause after many that are passed over. Nothing is read after the last.
+
+        Raises:
+            InputError: a file cannot be read (on).
+        """
+        skip = Skip()
+        position = next(positions, None)
+        place = index = paused = 0
+        for source in self.sources:
+            if position is None:
+                return
+            with closing(self._read(source, skip)) as rows:
+                while True:
+                    ahead = skip.rows = min(position - index, _PAUSE_EVERY)
+                    row = next(rows, None)
+                    index += ahead - skip.rows  # some readers pass over none
+                    if row is None:
+                        break
+                    if index == position:
+                        yield self._picked(place, index, source.name, *row)
+                        place += 1
+                        position = next(positions, None)
+                        if position is None:
+                            return
+                    elif index - paused >= _PAUSE_EVERY:
+                        paused = index
+                        yield None
+                    index += 1
+
+    def _picked(
+        self, place: int, position: int, name: str, line: int, fields: dict[str, Any], reason: str | None
+    ) -> Item | BadRow:
+        if reason is not None:
+            return BadRow(place, name, line, reason, fields)
+        row_id = str(position) if self.spec.id is None else _as_text(fields.get(self.spec.id))
+        if not row_id:
+            return BadRow(place, name, line, f"the id column `{self.spec.id}` is empty", fields)
+        return Item(place, row_id, fields, name, line)
+
+    def _read(self, source: Source, skip: Skip) -> Generator[Row, None, None]:
         if source.format in ("csv", "tsv"):
             names = column_names(source, self.spec)
             if names:
                 self.check_id(names, source.name)
-            yield from read_csv(source, self.spec)
+            yield from read_csv(source, self.spec, skip)
+        elif source.format == "json":
+            yield from read_json(source, self.spec)
         elif source.format == "parquet":
             from runner.dataset.parquet_rows import parquet_fields, read_parquet  # pyarrow takes a while to import
 
             self.check_id([field.name for field in parquet_fields(source)], source.name)
-            yield from read_parquet(source)
+            yield from read_parquet(source, skip)
         else:
-            read: Callable[[Source, InputSettings], Iterator[Row]]
-            read = read_json if source.format == "json" else read_jsonl
-            yield from read(source, self.spec)
+            yield from read_jsonl(source, self.spec, skip)
 
     def check_id(self, columns: Iterable[str], where: str) -> None:
         """Raises InputError where the id column is not among a file's columns."""
@@ -120,6 +164,8 @@ class Dataset:
 def _as_text(value: Any) -> str:
     if value is None:
         return ""
+    if type(value) is str:
+        return value
     return str(value) if type(value) is int else json.dumps(value, ensure_ascii=False)
 
 

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from runner.dataset.files import Source
-from runner.dataset.rows import Row
+from runner.dataset.rows import Row, Skip
 from runner.dataset.settings import InputSettings, WrongSetting
 from runner.dataset.streams import open_text
 from runner.errors import InputError
@@ -18,8 +18,8 @@ _FIELD_CHARACTERS = 1 << 26
 """No field of a sensible file is longer; a quote that is never closed swallows the rest of its file, however large."""
 
 
-def read_csv(source: Source, spec: InputSettings) -> Iterator[Row]:
-    """Every row but the header's; blank lines are no rows."""
+def read_csv(source: Source, spec: InputSettings, skip: Skip) -> Iterator[Row]:
+    """Every row but the header's and those to skip; blank lines are no rows."""
     names = column_names(source, spec)
     width = len(names)
     with _open(source, spec) as table:
@@ -30,7 +30,9 @@ def read_csv(source: Source, spec: InputSettings) -> Iterator[Row]:
         for row in reader:
             if ended and row:
                 raise table.unclosed(line)
-            if len(row) == width:
+            if skip.rows:
+                skip.rows -= len(row) == width or not _blank(row)
+            elif len(row) == width:
                 yield line, dict(zip(names, row, strict=True)), None
             elif not _blank(row):
                 plural = "" if width == 1 else "s"

@@ -7,16 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from runner.dataset.files import Source
-from runner.dataset.rows import Row
+from runner.dataset.rows import Row, Skip
 from runner.dataset.settings import InputSettings
 from runner.dataset.streams import open_text
 
 
-def read_jsonl(source: Source, spec: InputSettings) -> Iterator[Row]:
-    """Every line that is not blank. Lines end at LF alone: other line ends are data inside JSON strings."""
+def read_jsonl(source: Source, spec: InputSettings, skip: Skip) -> Iterator[Row]:
+    """Every line that is not blank or to skip. Lines end at LF alone: other line ends are data inside JSON strings."""
     decode = json.JSONDecoder().decode
     with open_text(source, spec.encoding, newline="\n") as text:
         for number, line in enumerate(text, 1):
+            if skip.rows:
+                skip.rows -= not line.isspace()
+                continue
             try:
                 value = decode(line)
             except (ValueError, RecursionError) as error:

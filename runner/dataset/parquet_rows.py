@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from runner.dataset.columns import as_json_values, is_text_in_json, plain_field
 from runner.dataset.files import Source
-from runner.dataset.rows import Row
+from runner.dataset.rows import Row, Skip
 from runner.dataset.streams import open_bytes
 from runner.errors import InputError
 
@@ -23,14 +23,21 @@ _BATCH_ROWS = 512
 _BUFFER_BYTES = 1 << 20
 
 
-def read_parquet(source: Source) -> Iterator[Row]:
-    """Every row; its line is its number, from 1."""
+def read_parquet(source: Source, skip: Skip) -> Iterator[Row]:
+    """Every row but those to skip; its line is its number, from 1."""
     with _open(source) as file:
         names = file.schema_arrow.names
         number = 0
         for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            while passed := min(skip.rows, len(batch)):
+                skip.rows -= passed
+                number += passed
+                batch = batch.slice(passed)
             for values in zip(*map(_json_values, batch.columns), strict=True):
                 number += 1
+                if skip.rows:
+                    skip.rows -= 1
+                    continue
                 yield number, dict(zip(names, values, strict=True)), None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +140,14 @@ def _check_still_there(dataset: Dataset, before: list[tuple[Path, int, int]]) ->
             raise InputError(
                 f"`{source.name}` changed while it was read", where=source.name, hint="wait until it is complete"
             )
+
+
+def even_sample(rows: Iterable[Item]) -> tuple[Item, ...]:
+    """Return rows chosen as `Survey.sample` is."""
+    sample = _Reservoir(_SAMPLE)
+    for row in rows:
+        sample.offer(row)
+    return sample.in_order()
 
 
 class _Reservoir:

@@ -159,7 +159,7 @@ class _Work:
         """Work until there is nothing left to do, and say so; what goes wrong is said too."""
         last = Report(over=True)
         try:
-            plan = make_plan(self._recipe.job)
+            plan = replace(make_plan(self._recipe.job), selection=self._recipe.selection)
             self._builder = plan.builder
             self._reader = _Reader(plan, self._recipe)
             pool, urls = self._recipe.job.pool, self._recipe.base_urls
@@ -281,8 +281,8 @@ class _Reader:
         row = self._row
         if row is None or first // models < row.index:
             recipe = self._recipe
-            rows = self._plan.rows()
-            self._rows = steady(rows, recipe.rows, recipe.stamps, recipe.job.root, SystemClock())
+            rows = steady(self._plan.rows(), recipe.rows, recipe.stamps, recipe.job.root, SystemClock())
+            self._rows = (row for row in rows if row is not None)
             row = next(self._rows, None)
         while row is not None:
             self._row = row
