@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,51 +48,54 @@ class Dying:
 
 def test_a_year_of_nights(project: Callable[..., Project]) -> None:
     draws = random.Random(2026)
-    special = draws.sample(range(2, NIGHTS - 1, 2), (KILLED + MISSED + BAD + OVERLAPPED) * NIGHTS // 365)
-    share = [count * NIGHTS // 365 for count in (KILLED, MISSED, BAD, OVERLAPPED)]
-    killed, missed, bad, overlapped = (set(special[sum(share[:at]) : sum(share[: at + 1])]) for at in range(4))
+    counts = [-(-count * NIGHTS // 365) for count in (KILLED, MISSED, BAD, OVERLAPPED)]
+    drawn = iter(draws.sample(range(2, NIGHTS - 1, 2), sum(counts)))
+    killed, missed, bad, overlapped = (set(islice(drawn, count)) for count in counts)
     rows: list[dict[str, Any]] = []
 
     with simulator() as server, hooks() as hook:
         nights = Nights(project(server.base_url, rows=[]), "2025-12-31T12:00+00:00")
         nights.project.environ["ALERT_URL"] = hook.url
-        nights.job("nightly", schedule=SCHEDULE, reuse=True, notify={"to": [{"url_env": "ALERT_URL"}]},
+        nights.job("nightly", schedule=SCHEDULE, incremental="id", notify={"to": [{"url_env": "ALERT_URL"}]},
                    limits={"concurrency": 1})  # fmt: skip
         nights.work()
-        deaths = iter([*killed])
-
-        def lasts(task: Task) -> timedelta:
-            return timedelta(hours=30) if night in overlapped else timedelta(minutes=5)
 
         def launch(task: Task) -> InProcess | Dying:
             if night in killed and task.kills == 0:
-                return Dying(nights, task, draws.uniform(0, 0.15))
-            return InProcess(nights, task, lasts(task))
+                return Dying(nights, task, draws.uniform(0, 0.12))
+            return InProcess(nights, task, timedelta(hours=30 if night in overlapped else 0))
 
         nights.launch = launch
         for night in range(NIGHTS):
-            rows += [
-                {"id": f"{night}-{number}", "text": f"paper {night}.{number}"} for number in range(draws.randrange(3))
-            ]
+            new = range(draws.randrange(3))
+            rows += [{"id": f"{night}-{number}", "text": f"paper {night}.{number} on physics"} for number in new]
             nights.project.rows(rows)
             if night in bad:
                 nights.project.rows_file.write_text("{ this is no JSON\n", encoding="utf-8")
             noon = datetime(2026, 1, 1, 12, tzinfo=UTC) + timedelta(days=night)
             if night in missed:
                 nights.wall.now = noon  # the machine was off
-                nights.start()
-            elif night % 7 == 0:
-                nights.until((noon - timedelta(hours=10, minutes=10)).isoformat(), timedelta(hours=4))
-                nights.start()  # the service was killed
-            nights.until(noon.isoformat(), timedelta(hours=4))
-        nights.until((noon + timedelta(days=1)).isoformat())
-        stats, told = server.stats(), [message["event"] for message in hook.messages]
-        records = nights.records()
-    assert len(records) >= NIGHTS
-    expected = Counter(
-        success=NIGHTS - len(missed) - len(bad) - len(overlapped),
-        missed=len(missed),
-        failed=len(bad),
-        skipped=len(overlapped),
-    )
-    assert Counter(outcome for _, outcome in records[:NIGHTS]) == expected
+            if night in missed or night % 9 == 0:
+                nights.start()  # as after a kill, also of one whose task is going on
+            nights.until(noon.isoformat(), timedelta(hours=8))
+        night = NIGHTS
+        nights.until((noon + timedelta(hours=13)).isoformat(), timedelta(hours=1))
+        stats, told, records = server.stats(), [message["event"] for message in hook.messages], nights.records()
+
+    assert [at for at, _ in records] == [at for at, _ in sorted(records)], "one record for each moment, in order"
+    assert len(records) == NIGHTS
+    outcomes = [outcome for _, outcome in records]
+    skipped = {night + 1 for night in overlapped}
+    for kind, when in (("missed", missed), ("failed", bad), ("skipped", skipped)):
+        assert [night for night, outcome in enumerate(outcomes) if outcome == kind] == sorted(when), kind
+    assert set(outcomes) == {"success", "missed", "failed", "skipped"}
+
+    assert stats["distinct_bodies"] == len(rows)
+    assert stats["extra_answers"] <= len(killed), "at most the one request that was on its way when its run was killed"
+    with latest_of("nightly", outputs=nights.outputs) as latest:
+        answered = [row["_id"] for table in latest.tables() for row in table.to_pylist()]
+    assert sorted(answered) == sorted(row["id"] for row in rows)
+
+    turns = [outcome for outcome in outcomes if outcome in ("success", "failed")]
+    changes = [new for old, new in pairwise(["success", *turns]) if new != old]
+    assert told == ["failure" if new == "failed" else "recovered" for new in changes]
