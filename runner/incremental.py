@@ -196,7 +196,7 @@ class Asked:
         found, unreadable = in_order(runs.runs_in(base))
         for folder, why in sorted(unreadable.items()):
             warn(f"run {folder.name} counts for nothing: {why}")
-        alike = [run for run in reversed(found) if run.is_rehearsal == self._rehearsal]
+        alike = [run for run in reversed(found) if run.is_rehearsal == self._rehearsal and run.manifest.results]
         counting = [run for run in alike if self._names is None or self._names.fit(run)]
         for run in counting:
             if run.manifest.status == "waiting":

@@ -79,7 +79,7 @@ def test_a_year_of_nights(project: Callable[..., Project]) -> None:
                 nights.start()  # as after a kill, also of one whose task is going on
             nights.until(noon.isoformat(), timedelta(hours=8))
         night = NIGHTS
-        nights.until((noon + timedelta(hours=13)).isoformat(), timedelta(hours=1))
+        nights.until((noon + timedelta(hours=12)).isoformat(), timedelta(hours=1))
         stats, told, records = server.stats(), [message["event"] for message in hook.messages], nights.records()
 
     assert [at for at, _ in records] == [at for at, _ in sorted(records)], "one record for each moment, in order"
