@@ -58,7 +58,7 @@ def test_all_give_the_same_rows_in_the_same_order_byte_for_byte(project: Make) -
         here = project(server.base_url, rows=rows)
         for name, strategy in STRATEGIES.items():
             here.change(strategy=strategy)
-            assert here.work().status == "finished"
+            assert here.work(fresh=True).status == "finished"
             here.assert_whole(120)
             found[name] = answers(here)
             assert here.manifest()["sessions"][0]["strategy"] == name
@@ -286,7 +286,7 @@ def test_fewer_threads_than_may_be_in_flight(project: Make) -> None:
 def test_a_killed_worker_is_replaced_and_only_its_unfinished_rows_are_sent_again(project: Make) -> None:
     with simulator(latency_s=0.1) as server:
         here = project(server.base_url, rows=200, strategy={"name": "processes", "processes": 2})
-        working = here.start("run", here.job_file, "--quiet")
+        working = here.start("run", here.job_file, "--quiet", fresh=True)
         until(lambda: server.stats()["statuses"].get("200", 0) >= 40)
         victim = workers(working.pid)[0]
         victim.kill()
