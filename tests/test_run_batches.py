@@ -37,7 +37,8 @@ TIMES = {
 }  # fmt: skip
 PRICE = {"gpt-6-luna": {"input": 100.0, "cached_input": 10.0, "cache_write": 100.0, "output": 500.0}}
 KEY = "sk-test-0123456789"
-FAST: dict[str, Any] = {"speed": 20_000, "duration_s": 1800}
+# A tenth of a second in progress, and a second until what has not finished expires.
+FAST: dict[str, Any] = {"speed": 20_000, "duration_s": 1800, "window_s": 20_000}
 
 
 def batching(rows: int = 60, **settings: Any) -> SimulatorProcess:
