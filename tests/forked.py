@@ -45,6 +45,7 @@ def serve(door: socket.socket, executable: str) -> None:
             with suppress(ImportError):  # what is optional may be missing
                 import_module(module.name)
     import_module("uvloop")
+    import_module("runner.openai_client").trusted()
     sys.executable = executable
     gc.freeze()  # a fork has no need to look through it, and so to copy it
     ended, ending = socket.socketpair()

@@ -286,7 +286,7 @@ def test_fewer_threads_than_may_be_in_flight(project: Make) -> None:
 def test_a_killed_worker_is_replaced_and_only_its_unfinished_rows_are_sent_again(project: Make) -> None:
     with simulator(latency_s=0.1) as server:
         here = project(server.base_url, rows=200, strategy={"name": "processes", "processes": 2})
-        working = here.start("run", here.job_file, "--quiet", fresh=True)
+        working = here.start("run", here.job_file, "--quiet")
         until(lambda: server.stats()["statuses"].get("200", 0) >= 40)
         victim = workers(working.pid)[0]
         victim.kill()
