@@ -16,7 +16,7 @@ MEMORY = Path("/dev/shm")
 
 
 def pytest_configure() -> None:
-    """Keep the files of the tests in memory where there is room: on a disk they wait for whatever else is written there."""
+    """Keep the files of the tests in memory where there is room: a disk makes them wait for whatever is written."""
     if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2 << 30:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 

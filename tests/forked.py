@@ -76,7 +76,8 @@ def serve(door: socket.socket, executable: str) -> None:
                         pid = os.fork()
                     if pid == 0:
                         signal.set_wakeup_fd(-1)
-                        for own in (door, ended, ending, asker, *forks, waiting):
+                        waiting.close()
+                        for own in (door, ended, ending, asker, *forks):
                             own.close()
                         become(**order)
                         return
