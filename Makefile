@@ -10,6 +10,7 @@ export PIP_CONSTRAINT := constraints.txt
 run: $(VENV)/.runner
 	$(BIN)/runner run jobs/arxiv-topics.yaml
 
+test: export PYTHONDONTWRITEBYTECODE :=  # what pytest makes of the tests is kept: 10 s of work saved the next time
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 

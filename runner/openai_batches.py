@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from runner.atomic import replacing
 from runner.clock import Clock, SystemClock
 from runner.errors import CallError, FatalError, PermanentError, TransientError
-from runner.openai_client import Connection, check, sdk_client, unsendable_key
+from runner.openai_client import Connection, check, sdk_client, trusted, unsendable_key
 from runner.openai_errors import classify, number, status_error
 
 # What a listing asks for at once: the most that the API gives of batches, and a tenth of that of files.
@@ -143,7 +143,7 @@ class BatchClient:
         self.speed = 1.0
         self._silence = httpx2.Timeout(silence_s)
         # Not over aiohttp: no timeout of it ends an upload to a server that has stopped reading.
-        self._client = sdk_client(connection, openai.DefaultAsyncHttpxClient())
+        self._client = sdk_client(connection, openai.DefaultAsyncHttpxClient(verify=trusted()))
         self._files = self._client.files.with_raw_response
         self._batches = self._client.batches.with_raw_response
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import json
 import ssl
 import threading
@@ -153,7 +154,7 @@ class AiohttpTransport:
                     connector=aiohttp.TCPConnector(
                         limit=self._concurrency,
                         ttl_dns_cache=300,
-                        ssl=httpx2.create_ssl_context() if self._url.scheme == "https" else True,  # the SDK's trust
+                        ssl=trusted() if self._url.scheme == "https" else True,
                     ),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     headers=[(k, v) for k, v in self._head.headers.items() if k.lower() not in _PER_MESSAGE_HEADERS],
@@ -198,7 +199,7 @@ class SdkTransport:
         limits = httpx2.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency)
         # Azure routes by the model, which is the same in all bodies of a job.
         deployment = json.loads(body)["model"] if self._connection.azure_api_version is not None else None
-        self._client = sdk_client(self._connection, DefaultAioHttpClient(limits=limits), deployment)
+        self._client = sdk_client(self._connection, DefaultAioHttpClient(limits=limits, verify=trusted()), deployment)
         return self._client
 
     async def post(self, body: bytes, timeout_s: float) -> Reply:
@@ -229,9 +230,9 @@ class BlockingTransport:
     def __init__(self, connection: Connection, path: str) -> None:
         self._connection = connection
         self._path = path
-        # Takes 40 ms, so it is made once for all threads, and where there is no TLS an empty one that trusts nobody.
+        # Where there is no TLS an empty one, that trusts nobody.
         secure = yarl.URL(connection.base_url).scheme == "https"
-        self._trust = httpx2.create_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._trust = trusted() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._of_thread = threading.local()
         self._clients: list[OpenAI] = []
 
@@ -259,6 +260,12 @@ class BlockingTransport:
     async def close(self) -> None:
         for client in self._clients:
             client.close()
+
+
+@functools.cache
+def trusted() -> ssl.SSLContext:
+    """Whom the SDK trusts. To read all the certificates takes 20 to 40 ms, so it is done once for all clients."""
+    return httpx2.create_ssl_context()
 
 
 async def prepare_head(connection: Connection, path: str) -> httpx2.Request:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,7 +20,7 @@ from unittest.mock import patch
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from forked import Forked
+from forked import Forked, forking
 
 from runner import RunSummary, resume_run, run_job
 from runner.manifest import Manifest
@@ -159,14 +160,18 @@ class Project:
         """Run `runner` with these arguments to its end."""
         return self.end(self.start(*arguments, **options), exits, timeout_s)
 
-    def work(self) -> RunSummary:
-        """Run the job in this process, which saves the second that a new one takes to start."""
-        with patch.dict(os.environ, self.environ):
+    def work(self, *, fresh: bool = False) -> RunSummary:
+        """Run the job in this process, which saves the second that a new one takes to start.
+
+        Args:
+            fresh: what it starts is started from nothing.
+        """
+        with patch.dict(os.environ, self.environ), nullcontext() if fresh else forking():
             return run_job(self.job_file, progress=False)
 
     def work_on(self, *, retry: bool = False) -> RunSummary:
         """Resume or retry the latest run in this process."""
-        with patch.dict(os.environ, self.environ):
+        with patch.dict(os.environ, self.environ), forking():
             return resume_run(self.latest, retry=retry, progress=False)
 
     def run(self, *arguments: str | Path, exits: int = 0, **options: Any) -> Done:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import forking
 from project import Project, simulator, until
 
 import runner
@@ -59,7 +60,9 @@ def test_every_strategy_runs_inside_a_running_event_loop(here: Make, strategy: s
             job = runner.load_job(made.job_file)
             return await runner.run_job_async(job, progress=False), runner.run_job(made.job_file, progress=False)
 
-        for summary in asyncio.run(both()):
+        with forking():
+            summaries = asyncio.run(both())
+        for summary in summaries:
             assert (summary.status, summary.rows, summary.ok, summary.failed) == ("finished", 20, 20, 0)
             assert summary.folder.parent == made.folder / "outputs" / "job"
             table = runner.read_results(summary.folder)
@@ -108,10 +111,15 @@ def test_what_is_wrong_is_raised(here: Make, tmp_path: Path) -> None:
         _ = runner.run_jobs
 
 
-def test_importing_the_package_loads_nothing_heavy() -> None:
-    code = "import sys, runner; print([name for name in ('openai', 'pyarrow', 'pydantic') if name in sys.modules])"
+def test_importing_the_package_loads_nothing_heavy_and_the_schema_no_sdk() -> None:
+    code = (
+        "import sys, runner\n"
+        "print([name for name in ('openai', 'pyarrow', 'pydantic') if name in sys.modules])\n"
+        "from runner.spec import job_schema\n"
+        "print('batch_api' in str(job_schema()), 'openai' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout == "[]\nTrue False\n"
 
 
 def test_the_display_in_a_notebook_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

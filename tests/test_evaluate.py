@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 from project import LABELS, Project
 
-from runner import resume_run
 from runner.dataset.columns import JSON_TEXT
 from runner.errors import SpecError
 from runner.evaluate import Evaluation
@@ -523,13 +522,13 @@ def test_what_is_evaluated_may_change_between_sessions(project: Callable[..., Pr
     assert not picture.exists()
 
     there.change(evaluate={"expected": "other"})
-    resume_run(there.latest, retry=True)
+    there.work_on(retry=True)
     assert there.manifest()["summary"]["evaluation"]["label"]["expected"] == "other"
     assert there.manifest()["spec"]["evaluate"] == {"expected": "other"}
     assert picture.exists()
 
     there.change(evaluate={"expected": {"label": "category"}})
-    again = resume_run(there.latest, retry=True)
+    again = there.work_on(retry=True)
     assert there.manifest()["summary"]["evaluation"] == {"label": {"expected": "category", "missing": True}}
     assert (
         "  accuracy  `label` against `category`: not known, because this run's rows lack `category`; "
@@ -539,5 +538,5 @@ def test_what_is_evaluated_may_change_between_sessions(project: Callable[..., Pr
 
     picture.mkdir()  # a picture that cannot be written is left out
     there.change(evaluate={"expected": "other"})
-    assert resume_run(there.latest, retry=True).status == "finished"
+    assert there.work_on(retry=True).status == "finished"
     assert "other" in str(there.manifest()["summary"]["evaluation"])

@@ -6,7 +6,6 @@ import csv
 import json
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from forked import forking, stand_in
 from project import simulator
 
 from runner import read_results, run_job
@@ -34,7 +34,7 @@ INSTANT = "simulator: {simulator: {latency_s: 0}}\n"
 
 
 def runner(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "runner", *map(str, arguments)]
+    command = [stand_in(), "-m", "runner", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=60)
 
 
@@ -237,7 +237,8 @@ def work(name: str, folder: Path, answers: int = 240, **settings: Any) -> pa.Tab
     shutil.copytree(ROOT / "configs", folder / "configs")
     (folder / "configs" / "endpoints.yaml").write_text(INSTANT, encoding="utf-8")
     settings = {"endpoint": "simulator", "limits": {"concurrency": 32}, **settings}
-    done = run_job(load(folder / "jobs" / f"{name}.yaml", **settings), progress=False)
+    with forking():
+        done = run_job(load(folder / "jobs" / f"{name}.yaml", **settings), progress=False)
     assert (done.rows, done.ok, done.failed) == (240, answers, 0)
     return read_results(done.folder)
 
@@ -298,7 +299,8 @@ def test_two_models_stand_side_by_side(tmp_path: Path) -> None:
 def test_two_organizations_share_the_work(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    done = run_job(load(tmp_path / "jobs" / "paper-organizations.yaml", endpoint="simulator"), progress=False)
+    with forking():
+        done = run_job(load(tmp_path / "jobs" / "paper-organizations.yaml", endpoint="simulator"), progress=False)
     assert (done.ok, done.failed) == (240, 0)
     assert set(read_results(done.folder).column("_endpoint").to_pylist()) == {"openai-org-a", "openai-org-b"}
 

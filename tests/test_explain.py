@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 from project import LABELS, Project
 
-from runner import resume_run
 from runner.earlier import NAME
 from runner.errors import InputError
 from runner.explain import explain
@@ -154,7 +153,7 @@ def test_a_row_that_failed_and_was_tried_again(project: Make) -> None:
     assert reason.startswith("its earlier answer failed (bad_request): ")
     here.endpoint = {"simulator": {"latency_s": 0}}
     here.change()
-    resume_run(here.latest, retry=True, progress=False)
+    here.work_on(retry=True)
     assert told(here)[0].startswith("row a (rows.jsonl:1): would be reused from run RUN1, part 0")
 
 

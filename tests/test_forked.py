@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
+from forked import stand_in
 from project import Project, simulator, until
 
 Make = Callable[..., Project]
@@ -33,3 +38,40 @@ def test_a_fork_is_a_process_of_its_own(project: Make) -> None:
         assert other.poll() is None
         here.kill(other)
         until(lambda: server.stats()["in_flight"] == 0)
+
+
+SAYS = """
+import os, sys
+print(__name__, sys.argv, os.getcwd(), os.environ["SAID"], repr(sys.stdin.read()), sys.path[0] == os.getcwd())
+sys.stdout.flush()
+"""
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit(3)", "sys.exit('no')", "os.kill(os.getpid(), 9)", "os.abort()", "1 / 0"])
+def test_the_stand_in_for_python_says_and_ends_as_python_does(tmp_path: Path, end: str) -> None:
+    def run(python: str, *options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [python, *options, "-c", SAYS + end, "a b", '"c"'],
+            cwd=tmp_path, env={"SAID": "é", "PATH": os.environ["PATH"]},
+            input="hello\n", capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    fork, fresh = (run(python, "-P") for python in (stand_in(), sys.executable))
+    assert fork.stdout == fresh.stdout != ""
+    assert fork.returncode == fresh.returncode
+    assert fork.stderr.splitlines()[-1:] == fresh.stderr.splitlines()[-1:]
+
+
+def test_a_fork_starts_forks_and_goes_with_its_stand_in() -> None:
+    code = (
+        "import os, sys, time\n"
+        "print(os.getpid(), sys.executable, 'runner.cli' in sys.modules, flush=True)\n"
+        "time.sleep(60)"
+    )
+    with subprocess.Popen([stand_in(), "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid, *said = process.stdout.readline().split()
+        assert said == [stand_in(), "True"]
+        assert int(pid) != process.pid
+        process.kill()
+        until(lambda: not psutil.pid_exists(int(pid)))

@@ -152,7 +152,7 @@ def test_a_budget_of_half_a_dollar_for_a_job_of_two_is_never_exceeded(
     project: Make, strategy: Any, rows: int, share: float
 ) -> None:
     faults = {"server_error": 0.05, "invalid_reply": 0.05}
-    with simulator(latency_s=0.1 if share < 1 else 0.02, faults=faults) as server:
+    with simulator(latency_s=0.1 if share < 1 else 0.05, faults=faults) as server:
         here = project(
             server.base_url, rows=rows, strategy=strategy, budget={"max_usd": 0.5},
             parameters={"max_output_tokens": 20}, limits={"concurrency": 256},

@@ -37,7 +37,10 @@ TIMES = {
 }  # fmt: skip
 PRICE = {"gpt-6-luna": {"input": 100.0, "cached_input": 10.0, "cache_write": 100.0, "output": 500.0}}
 KEY = "sk-test-0123456789"
-FAST: dict[str, Any] = {"speed": 20_000, "duration_s": 1800}
+# A tenth of a second in progress, and half a second until what has not finished expires.
+FAST: dict[str, Any] = {"speed": 20_000, "duration_s": 1800, "window_s": 10_000}
+# Four seconds, in which something else can happen.
+SLOW: dict[str, Any] = {"speed": 1000, "duration_s": 3600, "window_s": 86_400}
 
 
 def batching(rows: int = 60, **settings: Any) -> SimulatorProcess:
@@ -309,7 +312,7 @@ def test_a_budget_bounds_what_is_submitted(batched: Make) -> None:
 
 
 def test_detach_and_come_back(batched: Make) -> None:
-    with batching(batches={"speed": 1000, "duration_s": 3600}) as server:
+    with batching(batches=SLOW) as server:
         here = batched(server, rows=60, limits={"requests_per_minute": 60})
         done = here.run("--detach")
         assert "its batches are being carried out" in done.stdout
@@ -355,7 +358,7 @@ def test_batches_of_a_rehearsal_are_lost_with_its_simulator_and_sent_again_at_on
 
 
 def test_cancelling_collects_what_was_finished(batched: Make) -> None:
-    with batching(batches={"speed": 1000, "duration_s": 3600}) as server:
+    with batching(batches={**SLOW, "script": [{}, {"duration_s": 60}]}) as server:
         here = batched(server, rows=200)
         here.run("--detach")
         until(lambda: server.stats()["batches"]["batch_requests"] > 50)
@@ -369,7 +372,7 @@ def test_cancelling_collects_what_was_finished(batched: Make) -> None:
 
 
 def test_a_run_in_batches_goes_on_live(batched: Make) -> None:
-    with batching(batches={"speed": 1000, "duration_s": 3600}) as server:
+    with batching(batches=SLOW) as server:
         here = batched(server, rows=200)
         here.run("--detach")
         until(lambda: server.stats()["batches"]["batch_requests"] > 50)
@@ -606,7 +609,7 @@ def test_the_deadline_of_a_retry_counts_from_its_own_beginning(batched: Make) ->
 
 
 def test_a_line_that_no_json_reader_takes_is_none(batched: Make) -> None:
-    with batching(batches={"speed": 1000, "duration_s": 3600}) as server:
+    with batching(batches={**SLOW, "script": [{}, {"duration_s": 60}]}) as server:
         here = batched(server, rows=20)
         here.run("--detach")
         (here.latest / "batches" / "batch-00001.output.jsonl").write_bytes(b"[" * 100_000 + b"\n" + b"{}\n" * 30)

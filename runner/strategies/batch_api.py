@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from runner import strategies
-from runner.batches.course import Course, Finish
-from runner.batches.office import Office
 from runner.deadline import EXAMPLES, Deadline
 from runner.sections import Section
 from runner.strategies import Calls, Emit, Requests, Strategy
+
+if TYPE_CHECKING:  # with them comes the SDK, which takes half a second, and none of it is needed to read a job file
+    from runner.batches.course import Finish
+    from runner.batches.office import Office
 
 LIVE = ("asyncio", "to_thread", "threads", "sequential")
 """The strategies that can end a run in batches."""
@@ -57,10 +59,14 @@ class BatchApiStrategy:
         self._live = live
 
     async def run(self, requests: Requests, calls: Calls, emit: Emit) -> None:
+        from runner.batches.course import Course
+
         async with calls.batches(emit, keep_files=self._options.keep_files) as office:
             await Course(office, requests, calls, emit, self._finish(office)).run()
 
     def _finish(self, office: Office) -> Finish | None:
+        from runner.batches.course import Finish
+
         if self._live is not None:
             return Finish(self._live, at_once=True)
         deadline, name = self._options.deadline, self._options.finish_with
