@@ -67,7 +67,7 @@ def test_a_year_of_nights(project: Callable[..., Project]) -> None:
 
         nights.launch = launch
         for night in range(NIGHTS):
-            new = range(draws.randrange(3))
+            new = range(draws.choice((0, 0, 0, 1, 2)))
             rows += [{"id": f"{night}-{number}", "text": f"paper {night}.{number} on physics"} for number in new]
             nights.project.rows(rows)
             if night in bad:
@@ -77,7 +77,7 @@ def test_a_year_of_nights(project: Callable[..., Project]) -> None:
                 nights.wall.now = noon  # the machine was off
             if night in missed or night % 9 == 0:
                 nights.start()  # as after a kill, also of one whose task is going on
-            nights.until(noon.isoformat(), timedelta(hours=8))
+            nights.until(noon.isoformat(), timedelta(hours=14))
         night = NIGHTS
         nights.until((noon + timedelta(hours=12)).isoformat(), timedelta(hours=1))
         stats, told, records = server.stats(), [message["event"] for message in hook.messages], nights.records()
