@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 from ast import literal_eval
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ import pytest
 from forked import Forked
 from hooks import Hooks, hooks
 from project import Done, Project, simulator
+from test_command_docs import resolve
 
 from runner.notify import message
 from runner.simulator import SimulatorProcess
@@ -237,6 +239,20 @@ def test_what_to_type_after_a_message_mends_it(tmp_path: Path, told: Hooks, serv
     trouble("FAILED: nightly: stopped (budget)", "--set", "budget.max_usd=0.0001")
     papers.rename(newcomer.papers / "elsewhere")
     trouble("FAILED: nightly: could not begin", exits=2)
+
+
+def test_the_commands_in_sentences_and_tables_are_taken_too() -> None:
+    commands = re.findall(r"`runner ([^`]+)`", PAGE)
+    assert len(commands) > 15
+    for words in commands:
+        command, rest = resolve(shlex.split(words))
+        command.make_context(str(command.name), rest).close()
+
+
+def test_only_what_the_page_has_is_left_out() -> None:
+    commands = [command for language, block in BLOCKS if not language for command, _ in typed(block)]
+    for beginning in (*NOT_CARRIED_OUT, *EXITS):
+        assert any(command.startswith(beginning) for command in commands), beginning
 
 
 def test_a_job_that_is_late_is_told_of_as_the_page_says() -> None:
