@@ -31,7 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Group(click.Group):
-    """Suggests a command for a mistyped one."""
+    """Suggests a command for a mistyped one, and lists all of them in whole sentences."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -45,6 +45,12 @@ class _Group(click.Group):
             if near:
                 raise click.UsageError(f"{error.message} Did you mean '{near[0]}'?") from None
             raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List each command with its whole first sentence; click cuts it off at the end of a line."""
+        shown = [(name, command) for name, command in sorted(self.commands.items()) if not command.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit=1000)) for name, command in shown])
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -143,6 +149,8 @@ def run(
         from runner.service.own_turn import run_scheduled
 
         outcome = run_scheduled(job, overrides, outputs, _console(quiet, as_json), detach=detach)
+        if outcome.idle and not as_json:  # which was said
+            return outcome.exit_code
         return _show_outcome(outcome, quiet, as_json, detach=detach)
     if dry_run:
         from runner.dry_run import dry_run as estimate

@@ -118,7 +118,8 @@ class Estimate:
             return f"unknown: `{self.model}` is not in configs/models.yaml"
         if high is None:
             return f"at least about ${low:,.4f}; no maximum, because the job sets no longest answer"
-        return f"about ${low:,.4f} to ${high:,.4f}"
+        ends = dict.fromkeys(f"${end:,.4f}" for end in (low, high))
+        return f"about {' to '.join(ends)}"
 
 
 def dry_run(

@@ -154,6 +154,12 @@ class NotifySpec(Section):
         return not self.to and self.ping is None
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables that the addresses need, in the order in which they are written."""
+        written = (*(target.written for target in self.to), self.ping or "")
+        return tuple(dict.fromkeys(name for text in written for name in VARIABLE.findall(text)))
+
+    @property
     def late_after_span(self) -> timedelta:
         found = read_span(self.late_after.strip())
         assert found is not None  # it was checked

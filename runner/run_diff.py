@@ -81,7 +81,9 @@ class RunDiff:
     def _input(self) -> Iterator[str]:
         changed = [f"{path} {what}" for path, what in self.files.items() if what != "same"]
         yield ", ".join(changed) or "the same files"
-        for count, what, ids in ((self.rows.added, "new", self.rows.added_ids), (self.rows.gone, "gone",
+        part = any("all_rows" in run.manifest.input for run in (self.old, self.new))  # a run over what was new to it
+        added, gone = ("only in the later run", "only in the earlier one") if part else ("new", "gone")
+        for count, what, ids in ((self.rows.added, added, self.rows.added_ids), (self.rows.gone, gone,
                                                                                  self.rows.gone_ids)):  # fmt: skip
             if count:
                 more = ", …" if count > len(ids) else ""

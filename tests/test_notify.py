@@ -190,6 +190,8 @@ def test_a_success_leaves_nothing_to_type(tmp_path: Path) -> None:
     report = message.of_run(manifest(tmp_path), tmp_path / "run", None)
     assert report.subject("success") == "OK: job: finished, all 100 rows ok"
     assert report.subject("recovered") == "RECOVERED: job: finished, all 100 rows ok"
+    one = manifest(tmp_path, summary={"rows": 1, "ok": 1, "failed": 0})
+    assert message.of_run(one, tmp_path, None).what == "finished, 1 row ok"
     assert report.command is None
     empty = manifest(tmp_path, summary={"rows": 0, "ok": 0, "failed": 0})
     assert message.of_run(empty, tmp_path, None).what == "finished, the input is empty"

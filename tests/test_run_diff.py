@@ -57,6 +57,14 @@ def test_rows_that_share_an_id_are_taken_in_their_order(base: Path) -> None:
     assert (changed(found), found.gone, found.added) == ([("a", "2", "two")], 1, 0)
 
 
+def test_no_row_is_called_gone_that_a_run_over_what_is_new_had_no_need_of(base: Path) -> None:
+    old, new = run(base, 0, [row("a"), row("b")]), run(base, 1, [row("c")])
+    manifest = Manifest.load(new)
+    manifest.input["all_rows"] = 3
+    manifest.save(new)
+    assert "only in the later run: c\n            2 rows only in the earlier one: a, b" in compare_runs(old, new).text()
+
+
 def test_of_an_unfinished_run_what_there_is_so_far_is_compared(base: Path) -> None:
     old = run(base, 0, [row("a", "x"), row("b", "x")])
     new = run(base, 1, [row("b", "y")], kind="journal", status="running")

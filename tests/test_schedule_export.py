@@ -79,6 +79,17 @@ def test_systemd_units(made: Project) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_addresses_of_alerts_are_among_the_keys(made: Project, name: str) -> None:
+    to = [{"url": "${ALERT_URL}"}, {"url": "mailto://${MAIL}:${ALERT_URL}@llm.example"}]
+    made.change(notify={"to": to, "ping": "https://llm.example/${PING}"})
+    exported = export(made, name, "0 4 * * *")
+    assert any("TEST_KEY, ALERT_URL, MAIL, PING" in note for note in exported.notes)
+    if name in ("github-actions", "kubernetes"):
+        [file] = exported.files.values()
+        assert all(re.search(rf"^ +(- name: |){key}\b", file, re.M) for key in ("ALERT_URL", "MAIL", "PING"))
+
+
 def test_a_path_with_signs_that_mean_something_to_systemd(tmp_path: Path) -> None:
     made = Project(tmp_path / 'a "b" 100% $c')
     made.change(schedule="0 2 * * *")

@@ -87,7 +87,8 @@ def of_run(manifest: Manifest, folder: Path, log: Path | None) -> Report:
     elif failed:
         what = f"finished, {failed:,} of {rows:,} rows failed"
     else:
-        what = f"finished, all {rows:,} rows ok" if rows else f"finished, {why_empty(manifest)}"
+        ok = f"all {rows:,} rows ok" if rows > 1 else "1 row ok"
+        what = f"finished, {ok if rows else why_empty(manifest)}"
     todo = manifest.results - rows
     facts = [
         ("run", manifest.run + (" (rehearsal)" if manifest.rehearsal else "")),

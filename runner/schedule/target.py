@@ -69,8 +69,10 @@ class Target:
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """The environment variables that the job's endpoints need."""
-        return tuple(dict.fromkeys(name for endpoint in self.job.pool for name in endpoint.variables))
+        """The environment variables that the job's endpoints and alerts need."""
+        named = [name for endpoint in self.job.pool for name in endpoint.variables]
+        alerts = self.job.spec.notify.variables if self.job.spec.notify is not None else ()
+        return tuple(dict.fromkeys([*named, *alerts]))
 
     @property
     def skips(self) -> str | None:
