@@ -11,6 +11,7 @@ from runner import runs
 from runner.errors import SpecError
 from runner.history import is_success
 from runner.manifest import Manifest
+from runner.overrides import is_trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Success:
 
 
 def last_success(folders: Sequence[Path]) -> Success | None:
-    """Return the latest success among the runs of a job; None: there is none. Rehearsals are none.
+    """Return the latest success among the runs of a job; None: there is none. Rehearsals and trials are none.
 
     Which runs are one, `history.is_success` says.
     """
@@ -39,7 +40,8 @@ def last_success(folders: Sequence[Path]) -> Success | None:
             manifest = Manifest.load(folder)
         except SpecError:
             continue  # what cannot be read is no success
-        at_us = _known_at_us(manifest) if is_success(manifest) else None
+        counts = is_success(manifest) and not is_trial(manifest.overrides)
+        at_us = _known_at_us(manifest) if counts else None
         if at_us is not None and (found is None or at_us > found.at_us):
             found = Success(manifest.run, at_us)
     return found

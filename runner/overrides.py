@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from runner.errors import SpecError
 
@@ -35,3 +35,8 @@ def redirected(overrides: dict[str, str], endpoint: str | None, rehearse: bool) 
 def full_run() -> dict[str, str]:
     """Return what `--full` changes: rows that were answered before are taken in again."""
     return {"incremental": "null"}
+
+
+def is_trial(overrides: Mapping[str, str]) -> bool:
+    """Whether a run takes only a part of its input because somebody asked for that: it says nothing of the job."""
+    return any(key in overrides for key in ("input.limit", "input.offset"))

@@ -101,6 +101,12 @@ def test_the_youngest_success_counts_whichever_run_began_last(tmp_path: Path) ->
     assert check(tmp_path, max_age="30m")[0].endswith("; the newest run: unreadable")
 
 
+def test_a_trial_is_no_success_of_the_job(tmp_path: Path) -> None:
+    add(tmp_path, "job", "r1", 30)
+    add(tmp_path, "job", "r2", 1, overrides={"input.limit": "20"})
+    assert check(tmp_path)[1] == Exit.SOME_FAILED
+
+
 def test_json_says_the_same(tmp_path: Path) -> None:
     add(tmp_path, "job", "r", 30)
     checked, _ = check_jobs((), None, tmp_path, NOW_US)

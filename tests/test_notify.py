@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -430,6 +431,13 @@ def test_rehearsals_tell_nobody_unless_they_are_asked_to(nights: Make, hook: Hoo
     job.watch().failed(InputError("no rows"))
     assert hook.asked == []
     assert not list(job.base.glob("alerts*"))
+
+
+def test_a_trial_tells_nobody(nights: Make, hook: Hooks) -> None:
+    job = nights()
+    job.job = replace(job.job, overrides={"input.limit": "20"})
+    job.run(**STOPPED)
+    assert hook.asked == []
 
 
 def test_pings_frame_the_run(nights: Make, hook: Hooks) -> None:

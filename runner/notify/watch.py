@@ -20,6 +20,7 @@ from runner.notify.message import Report
 from runner.notify.sending import Message, Round
 from runner.notify.state import JobState, State, held
 from runner.notify_section import Event, NotifySpec, Target, UnsetVariable, resolve
+from runner.overrides import is_trial
 from runner.spec import job_name
 from runner.validation import check
 from runner.yaml_source import read
@@ -37,7 +38,7 @@ class Watch:
         base: the job's folder under `outputs/`.
         environ: usually `os.environ`.
         warn: says that somebody could not be told; what it is given holds no address.
-        silent: tell nobody. So it is anyway where the job has run for a later date.
+        silent: tell nobody. So it is anyway where the job has run for a later date, and of a trial (`--limit`).
     """
 
     def __init__(
@@ -49,7 +50,8 @@ class Watch:
         self._clock = clock
         self._environ = environ
         self._warn = warn
-        self._silent = silent or spec.idle or (job.rehearsal and not spec.rehearsals) or _is_past(job, base)
+        unwanted = spec.idle or (job.rehearsal and not spec.rehearsals)
+        self._silent = silent or unwanted or is_trial(job.overrides) or _is_past(job, base)
         self._spec = spec
         self._log = Path(environ[LOG_VARIABLE]) if environ.get(LOG_VARIABLE) else None
         self._start = Round()
