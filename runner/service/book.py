@@ -9,17 +9,22 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from runner import manifest, runs
 from runner.errors import FatalError, SpecError
 
 HOME = ".service"
 """The folder under `outputs/` that holds the book, and for each task a folder with its job and its log."""
 
 NAME = "queue.sqlite"
+
+FOLDER = "task-"
+"""What the name of a task's folder begins with; its number follows."""
+
 _VERSION = 1
 _WAIT_S = 20.0
 
@@ -119,7 +124,7 @@ class Moment:
 
     Attributes:
         at_us: which moment, in microseconds since 1970.
-        verdict: `run`, `missed` or `skipped`.
+        verdict: `run`, `missed`, `skipped`; `failed` or `cancelled` where it could not begin.
         why: the reason, where there is one.
         task: the task that it became; None: none, or a run that another scheduler started.
     """
@@ -170,6 +175,7 @@ class Book:
                 if version == 0:
                     for statement in filter(str.strip, _TABLES.split(";")):
                         self._connection.execute(statement)
+                    self._connection.execute("INSERT INTO sqlite_sequence VALUES ('task', ?)", (_last_number(outputs),))
         if version not in (0, _VERSION):
             self._connection.close()
             raise SpecError(
@@ -330,6 +336,21 @@ class Book:
 def exists(outputs: Path) -> bool:
     """Whether anything was ever queued or judged under this `outputs/`."""
     return (outputs / HOME / NAME).is_file()
+
+
+def _last_number(outputs: Path) -> int:
+    """Return the last number that was given to a task here, by a queue that was moved away.
+
+    The run of a task is found by its number: given again, a new task would be taken for one that is done.
+    """
+    given = [0]
+    for folder in (outputs / HOME).glob(f"{FOLDER}*"):
+        with suppress(ValueError):
+            given.append(int(folder.name.removeprefix(FOLDER)))
+    for run in runs.all_runs(outputs):
+        with suppress(OSError, ValueError, AttributeError):
+            given.append(int(json.loads((run / manifest.NAME).read_text(encoding="utf-8")).get("task") or 0))
+    return max(given)
 
 
 def _task(row: sqlite3.Row) -> Task:

@@ -140,6 +140,9 @@ class Service:
         for task in self._book.tasks("queued"):
             if len(self._going) >= self._workers:
                 return
+            if task.cancelled:  # just when its process had ended
+                self._close(task, "cancelled", None, runs.of_task(self._outputs / task.job, task.id))
+                continue
             if task.begins_us > now_us or any(going.task.job == task.job for going in self._going.values()):
                 continue
             if is_locked(self._outputs / task.job):
@@ -213,6 +216,8 @@ class Service:
         for path, error in problems:
             self._event(f"{display(path)} cannot be read: {error.message}")
             self._tell_of(path, error)
+        # A file that is as it was before last has another line in the book meanwhile.
+        self._next = {scheduled: self._next[scheduled] for scheduled in self._scheduled if scheduled in self._next}
         for scheduled in self._scheduled:
             now_us = self._clock.now_us()
             if now_us < self._next.get(scheduled, 0):

@@ -15,7 +15,7 @@ from runner.execution import Outcome
 from runner.manifest import Origin, utc_text
 from runner.notify import watch
 from runner.progress import Console
-from runner.service.book import HOME, Task
+from runner.service.book import FOLDER, HOME, Task
 from runner.service.submission import loaded
 from runner.stop import Stop
 
@@ -25,7 +25,7 @@ LOG = "log.txt"
 
 def home_of(outputs: Path, task: int) -> Path:
     """Return the folder of a task, where its job and its log are."""
-    return outputs / HOME / f"task-{task:05d}"
+    return outputs / HOME / f"{FOLDER}{task:05d}"
 
 
 def work(

@@ -1,0 +1,79 @@
+"""What the service makes of clocks that jump, files that are in the way, and people who do two things at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+from nights import Nights
+from project import Project, simulator
+
+from runner.manifest import Manifest
+from runner.simulator import SimulatorProcess
+
+NIGHT = {"cron": "0 2 * * *", "timezone": "UTC"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SimulatorProcess]:
+    with simulator() as running:
+        yield running
+
+
+@pytest.fixture
+def nights(project: Callable[..., Project], server: SimulatorProcess) -> Nights:
+    return Nights(project(server.base_url, rows=4), "2026-03-01T12:00+00:00")
+
+
+def runs_of(nights: Nights, job: str) -> list[Manifest]:
+    return [Manifest.load(path.parent) for path in sorted((nights.outputs / job).glob("2*/run.json"))]
+
+
+# The queue ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_queue_in_place_of_an_old_one_gives_no_number_twice(nights: Nights) -> None:
+    """A task's run is found by its number: given again, the new task would have been done before it began."""
+    file = nights.job("a")
+    nights.submit(file)
+    nights.work()
+    nights.book.path.unlink()
+    (nights.book.path.parent / "task-00007").mkdir()
+    (nights.book.path.parent / "task-notes").mkdir()
+    nights.start()
+    assert nights.submit(file).id == 8
+    nights.work()
+    assert [run.task for run in runs_of(nights, "a")] == [1, 8]
+
+
+def test_the_numbers_of_tasks_are_also_known_from_their_runs(nights: Nights) -> None:
+    nights.submit(nights.job("a"))
+    nights.work()
+    folder = nights.book.path.parent
+    folder.rename(folder.with_name(".moved"))
+    nights.start()
+    assert nights.submit(nights.job("b")).id == 2
+
+
+def test_a_task_that_is_cancelled_just_when_it_is_put_back_does_not_stay_in_the_queue(nights: Nights) -> None:
+    nights.lasts = lambda task: timedelta(hours=1)
+    task = nights.submit(nights.job("a"))
+    nights.work()
+    nights.book.cancel(task.id, nights.wall.now_us())
+    nights.book.put_back(task, task.begins_us)  # by who looked at it before that
+    nights.start()
+    nights.work()
+    assert nights.service.idle
+    assert nights.said[-1] == "2026-03-01T12:00:00Z  a #1  cancelled"
+
+
+# Schedules ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_schedule_that_is_changed_and_changed_back_loses_no_night(nights: Nights) -> None:
+    for cron in ("0 2 * * *", "0 3 * * *", "0 2 * * *"):
+        nights.job("nightly", schedule={"cron": cron, "timezone": "UTC"})
+        nights.work()
+    nights.until("2026-03-02T05:00+00:00")
+    assert nights.records() == [("03-02 02:00", "success")]
