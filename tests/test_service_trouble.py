@@ -77,3 +77,24 @@ def test_a_schedule_that_is_changed_and_changed_back_loses_no_night(nights: Nigh
         nights.work()
     nights.until("2026-03-02T05:00+00:00")
     assert nights.records() == [("03-02 02:00", "success")]
+
+
+def test_a_clock_that_was_a_year_ahead_for_a_while_costs_no_night(nights: Nights) -> None:
+    nights.job("nightly", schedule=NIGHT)
+    nights.until("2026-03-02T05:00+00:00")
+    nights.wall.now += timedelta(days=365)
+    nights.work()
+    nights.wall.now -= timedelta(days=365)
+    nights.until("2026-03-04T05:00+00:00")
+    assert nights.records()[:3] == [("03-02 02:00", "success"), ("03-03 02:00", "success"), ("03-04 02:00", "success")]
+    nights.wall.now += timedelta(days=363)
+    nights.work()
+    assert len([run for run in runs_of(nights, "nightly") if run.moment == "2027-03-02T02:00:00.000Z"]) == 1
+
+
+def test_a_clock_that_is_set_back_by_minutes_repeats_nothing(nights: Nights) -> None:
+    nights.job("nightly", schedule=NIGHT)
+    nights.until("2026-03-02T02:00+00:00")
+    nights.wall.now -= timedelta(minutes=20)
+    nights.until("2026-03-02T05:00+00:00")
+    assert nights.began == [1]

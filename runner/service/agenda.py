@@ -18,6 +18,9 @@ from runner.schedule.moments import Judged, Verdict
 from runner.schedule.section import ScheduleSpec
 from runner.service.book import Book, Moment, NewTask, Plan, Task
 
+_SET_BACK_US = 3_600_000_000
+"""By how much the clock must have been set back to judge moments again: by less, the next one is waited for."""
+
 Prepare = Callable[["Scheduled", int], NewTask]
 """Makes the task of a job for a moment (microseconds since 1970)."""
 
@@ -59,13 +62,18 @@ class Called:
 
 
 def first_seen(book: Book, scheduled: Scheduled, now_us: int) -> Plan:
-    """Return how far a schedule has been judged: one that is new, or another line, begins now."""
+    """Return how far a schedule has been judged: one that is new, or has another line, begins now."""
     plan = book.plan(scheduled.job)
-    if plan is None or plan.line != scheduled.line:
-        since_us = now_us if plan is None else plan.since_us
+    if plan is None or _says_nothing(plan, scheduled, now_us):
+        since_us = now_us if plan is None else min(plan.since_us, now_us)
         plan = Plan(scheduled.job, str(scheduled.job_file), scheduled.line, since_us, now_us)
         book.keep(plan)
     return plan
+
+
+def _says_nothing(plan: Plan, scheduled: Scheduled, now_us: int) -> bool:
+    """Whether how far a schedule was judged is of no use: for another line, or by a clock that was wrong, and far ahead."""
+    return plan.line != scheduled.line or plan.last_us > now_us + _SET_BACK_US
 
 
 def call(book: Book, scheduled: Scheduled, outputs: Path, now_us: int, prepare: Prepare) -> list[Called]:
@@ -88,6 +96,9 @@ def call(book: Book, scheduled: Scheduled, outputs: Path, now_us: int, prepare: 
         busy = bool(ahead) or is_locked(outputs / scheduled.job)
         called = []
         for each in judged:
+            known = book.moment(scheduled.job, us(each.moment.at))
+            if known is not None and known.task is not None:
+                continue  # it came before, while the clock was ahead
             made = _called(book, scheduled, each, now_us, prepare, busy=busy, ahead=ahead)
             if made.task is not None:  # what is caught up goes one after the other, and does not overlap
                 busy, ahead = False, []
@@ -152,18 +163,18 @@ def take_turn(book: Book, scheduled: Scheduled, now_us: int) -> OwnTurn:
     at_us = us(newest.at)
     with book.changing():
         plan = book.plan(scheduled.job)
-        if plan is None or plan.line != scheduled.line:
-            plan = Plan(
-                scheduled.job, str(scheduled.job_file), scheduled.line, plan.since_us if plan else now_us, at_us - 1
-            )
-        if plan.last_us < at_us:
+        if plan is None or _says_nothing(plan, scheduled, now_us):
+            since_us = now_us if plan is None else min(plan.since_us, now_us)
+            plan = Plan(scheduled.job, str(scheduled.job_file), scheduled.line, since_us, at_us - 1)
+        known = book.moment(scheduled.job, at_us)
+        if plan.last_us < at_us and known is None:
             between = list(moments.moments(scheduled.schedule, scheduled.job, at(plan.last_us), newest.at))[:-1]
             book.note(Moment(scheduled.job, us(each.at), "missed", "nothing started it", now_us, None)
                       for each in between)  # fmt: skip
             book.note([Moment(scheduled.job, at_us, "run", "", now_us, None)])
             book.keep(replace(plan, last_us=at_us))
             return OwnTurn(newest)
-        return OwnTurn(newest, book.moment(scheduled.job, at_us))
+        return OwnTurn(newest, known)
 
 
 def at(at_us: int) -> datetime:

@@ -82,7 +82,7 @@ class Service:
         self._say = say
         self._going: dict[int, _Going] = {}
         self._held: set[int] = set()  # tasks that wait for another run of their job, and were said to
-        self._looked_for_late_us = clock.now_us()
+        self._looked_us = self._looked_for_late_us = clock.now_us()
         self._scheduled: list[Scheduled] = []
         self._next: dict[Scheduled, int] = {}  # when to ask again, so that waiting costs next to nothing
         self.stopping = False
@@ -218,6 +218,9 @@ class Service:
             self._tell_of(path, error)
         # A file that is as it was before last has another line in the book meanwhile.
         self._next = {scheduled: self._next[scheduled] for scheduled in self._scheduled if scheduled in self._next}
+        before_us, self._looked_us = self._looked_us, self._clock.now_us()
+        if self._looked_us < before_us:  # the clock was set back
+            self._next.clear()
         for scheduled in self._scheduled:
             now_us = self._clock.now_us()
             if now_us < self._next.get(scheduled, 0):
