@@ -196,13 +196,11 @@ def _of_file(job_file: Path, outputs: Path | None) -> list[Path]:
 
 def _job_name(job_file: Path) -> str:
     """Return the name that a job file gives its job; one that cannot be read now may have runs all the same."""
-    from runner.spec import job_name
+    from runner.spec import name_of
 
     with suppress(SpecError):
-        name = read(job_file).data.get("name")
-        if name is not None:
-            return str(name)
-    return job_name(job_file.stem)
+        return name_of(read(job_file).data, job_file)
+    return name_of({}, job_file)
 
 
 def _made_from(folder: Path, job_file: Path) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
@@ -43,6 +44,7 @@ _PARAMETERS = (
     "verbosity",
 )
 
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 # What `runner plan` calls ways to carry a job out are not the names of strategies.
 _OF_WAYS = {
@@ -184,7 +186,7 @@ class JobSpec(Section):
     @field_validator("name")
     @classmethod
     def _name(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        if not _NAME.fullmatch(name):
             hint = f"for example `{job_name(name)}`" if name.strip() else "leave the key out for the file's name"
             complain([Finding(f"may hold letters, digits and `.` `_` `-` only, got {say(name)}", hint=hint)])
         return name
@@ -276,6 +278,12 @@ class JobSpec(Section):
 def job_name(text: str) -> str:
     """A job's name made of any text, such as the stem of its file."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:100] or "job"
+
+
+def name_of(data: Mapping[str, Any], job_file: Path) -> str:
+    """Return the name of a job as its file has it, which was not checked: that of the file where it is none."""
+    name = str(data.get("name") or "")
+    return name if _NAME.fullmatch(name) else job_name(job_file.stem)
 
 
 def job_schema() -> dict[str, Any]:

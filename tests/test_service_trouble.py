@@ -98,3 +98,41 @@ def test_a_clock_that_is_set_back_by_minutes_repeats_nothing(nights: Nights) -> 
     nights.wall.now -= timedelta(minutes=20)
     nights.until("2026-03-02T05:00+00:00")
     assert nights.began == [1]
+
+
+def test_two_files_with_one_job_are_told_apart(nights: Nights) -> None:
+    nights.job("nightly", schedule=NIGHT)
+    other = nights.job("other", schedule=NIGHT)
+    other.write_text(other.read_text(encoding="utf-8").replace("name: other", "name: nightly"), encoding="utf-8")
+    nights.until("2026-03-02T05:00+00:00")
+    assert nights.records() == [("03-02 02:00", "success")]
+    [said] = [line for line in nights.said if "other.yaml" in line]
+    assert said.endswith(f"other.yaml is left out: its job has the name of that in {nights.jobs / 'nightly.yaml'}")
+
+
+@pytest.mark.parametrize("written", ["3", "true", "[]", "{}", "{cron: []}", '"* * *"', "{tz: x}"])
+def test_no_schedule_ends_the_service_however_it_is_written(nights: Nights, written: str) -> None:
+    (nights.jobs / "bad.yaml").write_text(f"schedule: {written}\n", encoding="utf-8")
+    nights.work()
+    [said] = nights.said
+    assert "bad.yaml cannot be read: `schedule" in said
+
+
+def test_nothing_is_written_outside_of_outputs_for_a_name_that_is_none(nights: Nights) -> None:
+    file = nights.job("nightly", schedule=NIGHT, notify={"to": [{"url": "http://127.0.0.1:9/x", "on": ["failure"]}]})
+    file.write_text(
+        file.read_text(encoding="utf-8").replace("name: nightly", "name: ../../elsewhere"), encoding="utf-8"
+    )
+    nights.until("2026-03-02T05:00+00:00")
+    assert nights.records() == [("03-02 02:00", "failed")]
+    assert not list(nights.project.folder.parent.rglob("elsewhere"))
+
+
+def test_a_file_that_comes_back_to_the_inbox_is_another_task(nights: Nights) -> None:
+    inbox = nights.jobs / "inbox"
+    inbox.mkdir()
+    nights.job("a").rename(inbox / "a.yaml")
+    nights.work()
+    (inbox / "taken" / "00001-a.yaml").rename(inbox / "a.yaml")
+    nights.work()
+    assert nights.began == [1, 2]

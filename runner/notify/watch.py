@@ -21,7 +21,7 @@ from runner.notify.sending import Message, Round
 from runner.notify.state import JobState, State, held
 from runner.notify_section import Event, NotifySpec, Target, UnsetVariable, resolve
 from runner.overrides import is_trial
-from runner.spec import job_name
+from runner.spec import name_of
 from runner.validation import check
 from runner.yaml_source import read
 
@@ -134,7 +134,7 @@ def tell_of_broken_file(
     if spec is None or spec.idle:
         return
     root = find_root(job_file)
-    job = str(source.data.get("name") or job_name(job_file.stem))
+    job = name_of(source.data, job_file)
     report = message.of_no_run(job, job_file, root, error, None)
     sent = Round()
     _ping(sent, spec, "/fail", environ)

@@ -212,10 +212,12 @@ class Service:
     # Schedules --------------------------------------------------------------------------------------------------------
 
     def _look_at_schedules(self) -> None:
-        self._scheduled, problems = self._jobs.look()
+        self._scheduled, problems, doubles = self._jobs.look()
         for path, error in problems:
             self._event(f"{display(path)} cannot be read: {error.message}")
             self._tell_of(path, error)
+        for path, other in doubles:
+            self._event(f"{display(path)} is left out: its job has the name of that in {display(other)}")
         # A file that is as it was before last has another line in the book meanwhile.
         self._next = {scheduled: self._next[scheduled] for scheduled in self._scheduled if scheduled in self._next}
         before_us, self._looked_us = self._looked_us, self._clock.now_us()
