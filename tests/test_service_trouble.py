@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
-from nights import Nights
+from hooks import hooks
+from nights import InProcess, Nights
 from project import Project, simulator
 
 from runner.manifest import Manifest
+from runner.service.book import Task
+from runner.service.processes import Process
 from runner.simulator import SimulatorProcess
 
 NIGHT = {"cron": "0 2 * * *", "timezone": "UTC"}
@@ -136,3 +139,76 @@ def test_a_file_that_comes_back_to_the_inbox_is_another_task(nights: Nights) -> 
     (inbox / "taken" / "00001-a.yaml").rename(inbox / "a.yaml")
     nights.work()
     assert nights.began == [1, 2]
+
+
+def test_an_inbox_that_may_not_be_written_to_holds_nothing_up(nights: Nights) -> None:
+    inbox = nights.jobs / "inbox"
+    inbox.mkdir()
+    (inbox / "taken").write_text("in the way", encoding="utf-8")
+    nights.job("a").rename(inbox / "a.yaml")
+    nights.work()
+    nights.submit(nights.job("b"))
+    nights.work()
+    assert nights.began == [1, 2]
+    assert [line[22:] for line in nights.said if "moved" in line] == [
+        f"{inbox / 'a.yaml'} cannot be moved away: File exists"
+    ]
+
+
+# What becomes of tasks ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_cannot_go_on_has_failed_and_is_told_of(nights: Nights) -> None:
+    with hooks() as heard:
+        nights.project.environ["ALERT"] = heard.url
+        nights.lasts = lambda task: timedelta(hours=1)
+        nights.submit(nights.job("a", notify={"to": [{"url": "${ALERT}", "on": ["failure"]}]}))
+        nights.work()
+        nights.service.stopping = True
+        nights.service.turn()
+        nights.service.turn()
+        key = nights.project.environ.pop("TEST_KEY")
+        nights.start()
+        nights.lasts = lambda task: timedelta(0)
+        nights.work()
+        nights.project.environ["TEST_KEY"] = key
+    [task] = nights.book.last_ended(1)
+    assert (task.outcome, task.run) == ("failed", runs_of(nights, "a")[0].run)
+    assert len(heard.messages) == 1
+
+
+def test_a_task_from_the_inbox_that_is_given_up_is_told_of(nights: Nights) -> None:
+    def kill(task: Task) -> Process:
+        process = InProcess(nights, task, timedelta(hours=1))
+        process.kill()
+        return process
+
+    with hooks() as heard:
+        nights.project.environ["ALERT"] = heard.url
+        (nights.jobs / "inbox").mkdir()
+        nights.job("a", notify={"to": [{"url": "${ALERT}", "on": ["failure"]}]}).rename(
+            nights.jobs / "inbox" / "a.yaml"
+        )
+        nights.launch = kill
+        nights.until("2026-03-01T12:10+00:00", timedelta(minutes=1))
+    assert [task.outcome for task in nights.book.last_ended(9)] == ["killed"]
+    assert len(heard.messages) == 1
+
+
+def test_a_process_that_cannot_be_started_is_tried_again(nights: Nights) -> None:
+    left = [0, 1, 1]
+
+    def launch(task: Task) -> Process:
+        if left.pop():
+            raise OSError(11, "Resource temporarily unavailable")
+        return InProcess(nights, task, timedelta(0))
+
+    nights.launch = launch
+    nights.submit(nights.job("a"))
+    nights.until("2026-03-01T12:10+00:00", timedelta(minutes=1))
+    assert [line[22:] for line in nights.said] == [
+        "a #1  its process cannot be started: Resource temporarily unavailable; it goes on in 60 s",
+        "a #1  its process cannot be started: Resource temporarily unavailable; it goes on in 60 s",
+        "a #1  goes on",
+        "a #1  success: 4 of 4 rows ok",
+    ]

@@ -72,7 +72,7 @@ def first_seen(book: Book, scheduled: Scheduled, now_us: int) -> Plan:
 
 
 def _says_nothing(plan: Plan, scheduled: Scheduled, now_us: int) -> bool:
-    """Whether how far a schedule was judged is of no use: for another line, or by a clock that was wrong, and far ahead."""
+    """Whether how far a schedule was judged is of no use: for another line, or by a clock that was far ahead."""
     return plan.line != scheduled.line or plan.last_us > now_us + _SET_BACK_US
 
 

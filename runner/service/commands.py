@@ -135,7 +135,9 @@ def serve(jobs: tuple[Path, ...], workers: int, until_idle: bool, outputs: Path 
                 if str(error) != trouble:
                     complain(f"error: {error}")
                 trouble = str(error)
-            if (service.stopping and not service.working) or idle:
+            # What cannot be written down now is found out again at the next start.
+            working = service.working if trouble is None else service.alive
+            if idle or (service.stopping and not working):
                 return Exit.OK
             wake.wait(POLL_S if trouble is None else TROUBLED_S)
             wake.clear()

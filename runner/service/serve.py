@@ -27,7 +27,7 @@ from runner.service.book import Book, NewTask, Task
 from runner.service.folder import REFUSED, TAKEN, Inbox, ScheduledJobs
 from runner.service.processes import Launcher, Process
 from runner.service.submission import prepared
-from runner.service.work import LOG, home_of
+from runner.service.work import LOG, home_of, job_of
 
 MOST_KILLS = 3
 """How often a task's process may be killed before the task is given up."""
@@ -81,6 +81,7 @@ class Service:
         self._environ = environ
         self._say = say
         self._going: dict[int, _Going] = {}
+        self._stuck: set[str] = set()  # files of the inbox, by their tokens, that could not be moved away
         self._held: set[int] = set()  # tasks that wait for another run of their job, and were said to
         self._looked_us = self._looked_for_late_us = clock.now_us()
         self._scheduled: list[Scheduled] = []
@@ -94,19 +95,29 @@ class Service:
 
     @property
     def working(self) -> bool:
-        """Whether a task is going on."""
+        """Whether a task is going on, or what came of it is not written down yet."""
         return bool(self._going)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process of a task is there."""
+        return any(going.process.poll() is None for going in self._going.values())
+
     def turn(self) -> None:
-        """Do what there is to do now."""
+        """Do what there is to do now.
+
+        Raises:
+            FatalError, OSError: it cannot be written down; what was not done is done the next time.
+        """
+        for going in self._going.values():
+            if not going.told and (self.stopping or self._book.task(going.task.id).cancelled):
+                going.told = True
+                going.process.stop()
         for going in list(self._going.values()):
             code = going.process.poll()
             if code is not None:
                 self._ended(going.task, code)
                 del self._going[going.task.id]
-            elif not going.told and (self.stopping or self._book.task(going.task.id).cancelled):
-                going.told = True
-                going.process.stop()
         if self.stopping:
             return
         self._recover()
@@ -156,7 +167,8 @@ class Service:
             try:
                 process = self._launch(task)
             except OSError as error:
-                self._close(task, "failed", f"its process cannot be started: {error}")
+                why = f"its process cannot be started: {error.strerror or error}"
+                self._try_later(task, why, "failed", why)
                 continue
             self._going[task.id] = _Going(task, process)
             self._note(task, "began" if task.started_us is None else "goes on")
@@ -174,26 +186,39 @@ class Service:
         elif self.stopping and (code == Exit.INTERRUPTED or code < 0):
             self._book.put_back(task, task.begins_us)
             self._note(task, "was interrupted, and will be continued")
-        elif code < 0 and task.kills + 1 < MOST_KILLS:
-            self._book.put_back(task, now_us + _AGAIN_S * 1_000_000, killed=True)
-            self._note(task, f"was killed by signal {-code}; it goes on in {_AGAIN_S} s")
         elif code < 0:
-            why = f"its process was killed {MOST_KILLS} times, the last by signal {-code}"
-            self._close(task, "killed", why, run)
-            error = FatalError(why, kind="killed", hint="is there enough memory? `runner resume` goes on with the run")
-            self._tell_of(Path(task.job_file), error)
+            last = f"its process was killed {MOST_KILLS} times, the last by signal {-code}"
+            self._try_later(task, f"was killed by signal {-code}", "killed", last, run)
         else:
-            self._close(task, None, self._last_error(task) if code not in (Exit.OK, Exit.SOME_FAILED) else None, run)
+            outcome = "cancelled" if code == Exit.INTERRUPTED else None
+            self._close(task, outcome, None if ended_well else self._last_error(task), run)
+
+    def _try_later(self, task: Task, why: str, outcome: str, last: str, run: Path | None = None) -> None:
+        """Queue a task again whose process died, or was not there at all; the third time it is given up.
+
+        Args:
+            outcome: how it ended where it is given up, `last` being the reason.
+        """
+        if task.kills + 1 < MOST_KILLS:
+            self._book.put_back(task, self._clock.now_us() + _AGAIN_S * 1_000_000, killed=True)
+            self._note(task, f"{why}; it goes on in {_AGAIN_S} s")
+            return
+        file = job_of(self._outputs, task)  # what it was made from may have gone: into `inbox/taken/`
+        self._close(task, outcome, last, run)
+        hint = "is there enough memory? `runner resume` goes on with the run"
+        error = FatalError(last, kind="killed", hint=hint)
+        self._tell_of(file, error)
 
     def _close(self, task: Task, outcome: str | None, why: str | None = None, run: Path | None = None) -> None:
-        """Note how a task ended: as its run did, unless that is known better."""
+        """Note how a task ended: as its run did, unless that is known better, or the run has not ended."""
         rows = ""
         manifest = None
         if run is not None:
             with suppress(SpecError):  # which `runner runs` shows
                 manifest = Manifest.load(run)
         if run is not None and manifest is not None:
-            outcome = outcome or outcome_of(manifest, run)
+            if manifest.status in ("finished", "stopped", "waiting"):
+                outcome = outcome or outcome_of(manifest, run)
             if manifest.summary:
                 rows = f": {manifest.summary.get('ok', 0):,} of {manifest.results:,} rows ok"
         outcome = outcome or "failed"
@@ -271,21 +296,35 @@ class Service:
 
     def _look_into_inbox(self) -> None:
         for path, token in self._inbox.ready():
-            now_us = self._clock.now_us()
-            try:
-                new = prepared(path, now_us, "inbox", token=token)
-            except SpecError as error:
-                name = f"{utc_text(now_us)[:19].replace(':', '')}-{path.name}"
-                put = self._inbox.put_away(path, REFUSED, name)
-                put.with_suffix(".error.txt").write_text(f"{error}\n", encoding="utf-8")
-                self._event(f"{display(path)} is refused: {error.message} (see {display(put.parent)}/)")
+            if token in self._stuck:
                 continue
-            task = self._book.submit(new, now_us)
-            known = task or self._book.with_token(token)  # it was queued just before the service ended
-            number = f"{known.id:05d}-" if known is not None else ""
-            self._inbox.put_away(path, TAKEN, number + path.name)
-            if task is not None:
-                self._note(task, f"was found in {display(self._inbox.folder)}/")
+            try:
+                self._take(path, token)
+            except OSError as error:
+                self._stuck.add(token)
+                self._event(f"{display(path)} cannot be moved away: {error.strerror or error}")
+
+    def _take(self, path: Path, token: str) -> None:
+        """Submit a file of the inbox, or refuse it.
+
+        Raises:
+            OSError: it cannot be moved away.
+        """
+        now_us = self._clock.now_us()
+        try:
+            new = prepared(path, now_us, "inbox", token=token)
+        except SpecError as error:
+            name = f"{utc_text(now_us)[:19].replace(':', '')}-{path.name}"
+            self._event(f"{display(path)} is refused: {error.message} (see {display(self._inbox.folder / REFUSED)}/)")
+            put = self._inbox.put_away(path, REFUSED, name)
+            put.with_suffix(".error.txt").write_text(f"{error}\n", encoding="utf-8")
+            return
+        task = self._book.submit(new, now_us)
+        known = task or self._book.with_token(token)  # it was queued just before the service ended
+        if task is not None:
+            self._note(task, f"was found in {display(self._inbox.folder)}/")
+        number = f"{known.id:05d}-" if known is not None else ""
+        self._inbox.put_away(path, TAKEN, number + path.name)
 
     # What is said -----------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,14 @@ def home_of(outputs: Path, task: int) -> Path:
     return outputs / HOME / f"{FOLDER}{task:05d}"
 
 
+def job_of(outputs: Path, task: Task) -> Path:
+    """Write the job of a task into its folder, and return the file."""
+    file = home_of(outputs, task.id) / JOB
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, task.spec)
+    return file
+
+
 def work(
     task: Task,
     outputs: Path,
@@ -51,18 +59,16 @@ def work(
     """
     clock = clock or SystemClock()
     base = outputs / task.job
+    file = job_of(outputs, task)
+    try:
+        job = loaded(file, task, environ)
+    except RunnerError as error:  # a key that is not set, a schema file that is gone: nobody watches yet
+        watch.tell_of_broken_file(file, error, outputs, clock, environ, warn)
+        raise
     run = runs.of_task(base, task.id)
     if run is not None:
         outcome = app.resume(run, {}, console=console, stop=stop, as_begun=True, clock=clock)
     else:
-        file = home_of(outputs, task.id) / JOB
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, task.spec)
-        try:
-            job = loaded(file, task, environ)
-        except RunnerError as error:  # a key that is not set, a schema file that is gone: nobody watches yet
-            watch.tell_of_broken_file(file, error, outputs, clock, environ, warn)
-            raise
         moment = None if task.moment_us is None else utc_text(task.moment_us)
         origin = Origin(scheduled=task.source == "schedule", moment=moment, task=task.id)
         outcome = app.start(job, outputs=outputs, console=console, stop=stop, origin=origin, clock=clock)
