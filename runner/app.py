@@ -99,13 +99,13 @@ def start(
         outputs: where run folders go; default: `outputs/` in the project root.
         errand: what to do about batches, where the strategy makes some.
         stop: for who wants to end the run from outside.
-        origin: what started it. A task of the queue has one run, whoever asks how often.
+        origin: what started it. A task of the queue has one run, and so has a moment, whoever asks how often.
         held: how the lock of the job's folder is held; None: it is taken here.
 
     Raises:
         SpecError, InputError: the job cannot be run as it is, or its input has not come; nothing was sent.
         KeyboardInterrupt: `stop` or a signal came while it waited for its input.
-        LockedError: another run of this job is going on, or the task has a run by now.
+        LockedError: another run of this job is going on, or the task or the moment has a run by now.
         FatalError: the run's folder cannot be written to any more.
     """
     clock = clock or SystemClock()
@@ -157,6 +157,8 @@ def _begin(plan: Plan, found: Survey, asked: Asked | None, around: _Around) -> O
         with around.hold:
             if origin.task is not None and runs.of_task(base, origin.task) is not None:
                 raise LockedError(f"another process has begun task {origin.task}", where=str(base))
+            if origin.moment is not None and origin.task is None and runs.of_moment(base, origin.moment) is not None:
+                raise LockedError(f"another process has begun the run of {origin.moment}", where=str(base))
             new = None if asked is None else _new_rows(asked, base, found, console, clock)
             if new is not None:
                 plan, found = narrowed(plan, found, new, sample=job.spec.strategy_name == strategies.AUTO)

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
+from unittest.mock import patch
 
 import pytest
 from hooks import hooks
 from nights import InProcess, Nights
 from project import Project, simulator
 
-from runner.manifest import Manifest
+from runner.app import start
+from runner.errors import LockedError
+from runner.load import load_job
+from runner.lock import locked
+from runner.manifest import Manifest, Origin
+from runner.progress import Console
 from runner.service.book import Task
+from runner.service.own_turn import run_scheduled
 from runner.service.processes import Process
 from runner.simulator import SimulatorProcess
 
 NIGHT = {"cron": "0 2 * * *", "timezone": "UTC"}
+QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -212,3 +221,31 @@ def test_a_process_that_cannot_be_started_is_tried_again(nights: Nights) -> None
         "a #1  goes on",
         "a #1  success: 4 of 4 rows ok",
     ]
+
+
+# Runs that another scheduler starts -----------------------------------------------------------------------------------
+
+
+def test_the_run_of_a_moment_is_begun_once_however_many_are_asked_for_it(nights: Nights) -> None:
+    job = load_job(nights.job("nightly", schedule=NIGHT), environ=nights.project.environ)
+    origin = Origin(scheduled=True, moment="2026-03-01T02:00:00.000Z")
+    start(job, outputs=nights.outputs, console=QUIET, origin=origin, clock=nights.wall)
+    with pytest.raises(LockedError, match="another process has begun the run of 2026"):
+        start(job, outputs=nights.outputs, console=QUIET, origin=origin, clock=nights.wall)
+    assert len(runs_of(nights, "nightly")) == 1
+
+
+def test_who_comes_while_the_run_of_the_moment_is_going_on_does_not_call_it_skipped(nights: Nights) -> None:
+    file = nights.job("nightly", schedule=NIGHT)
+    run = partial(run_scheduled, file, {}, nights.outputs, QUIET, clock=nights.wall, environ=nights.project.environ)
+    (nights.outputs / "nightly").mkdir()
+    with locked(nights.outputs / "nightly", "runner run jobs/nightly.yaml"), pytest.raises(LockedError):
+        run()
+    assert nights.records() == [("03-01 02:00", "skipped")]
+    with patch.dict("os.environ", nights.project.environ):
+        run()
+        assert nights.records() == [("03-01 02:00", "run")]
+        with nights.book.changing():
+            nights.book._connection.execute("UPDATE moment SET verdict = 'skipped'")  # by the one that was killed after
+        assert run().idle
+    assert nights.records() == [("03-01 02:00", "run")]

@@ -32,7 +32,13 @@ _outputs = click.option(
 @click.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @click.option("--at", metavar="TIME", help="Not before: 02:00, 2026-12-01T02:00+01:00, or a span such as 2h.")
-@click.option("--priority", default=0, metavar="N", help="Higher goes first; default: 0.")
+@click.option(
+    "--priority",
+    default=0,
+    type=click.IntRange(-1_000_000, 1_000_000),
+    metavar="N",
+    help="Higher goes first; default: 0.",
+)
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the job file: limits.concurrency=8."
 )
@@ -161,7 +167,7 @@ def queue(every: bool, as_json: bool, outputs: Path | None) -> int:
 
 
 @click.command()
-@click.argument("task", type=int, metavar="ID")
+@click.argument("task", type=click.IntRange(1, 1 << 53), metavar="ID")
 @_outputs
 def cancel(task: int, outputs: Path | None) -> int:
     """End a task of the queue: what it has on its way is finished, and `runner resume` could go on with its run."""
@@ -183,7 +189,7 @@ def cancel(task: int, outputs: Path | None) -> int:
 
 
 @click.command()
-@click.argument("task", type=int, metavar="ID")
+@click.argument("task", type=click.IntRange(1, 1 << 53), metavar="ID")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the task ends.")
 @_outputs
 def logs(task: int, follow: bool, outputs: Path | None) -> int:
@@ -201,7 +207,7 @@ def logs(task: int, follow: bool, outputs: Path | None) -> int:
 
 
 @click.command(hidden=True)
-@click.argument("task", type=int, metavar="ID")
+@click.argument("task", type=click.IntRange(1, 1 << 53), metavar="ID")
 @_outputs
 def work(task: int, outputs: Path | None) -> int:
     """Carry a task of the queue out: what the service starts. It stops when stdin ends."""

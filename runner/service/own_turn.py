@@ -61,15 +61,17 @@ def run_scheduled(
         run = runs.of_moment(folder / scheduled.job, moment)
         if turn.record is not None and turn.record.task is not None:
             raise _taken(turn.moment, f"a service has it, as task {turn.record.task}")
-        if run is not None:
-            return _go_on(run, turn.moment, console, errand, clock)
         note = partial(_note, book, scheduled, turn.moment, clock)
+        if run is not None:
+            note("run", "")  # what was killed has not
+            return _go_on(run, turn.moment, console, errand, clock)
         try:
             origin = Origin(scheduled=True, moment=moment)
             run_date = turn.moment.local.date()
             outcome = _start(job_file, overrides, outputs, console, errand, origin, clock, environ, run_date)
         except LockedError as error:
-            note("skipped", error.message)
+            if runs.of_moment(folder / scheduled.job, moment) is None:  # it may be just that which is going on
+                note("skipped", error.message)
             raise
         except RunnerError as error:
             note("failed", error.message)
