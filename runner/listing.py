@@ -16,7 +16,7 @@ from runner.problems import listed, suggest
 from runner.progress import duration
 from runner.report import report, show_path
 from runner.runs import all_runs, of_job, outputs_here
-from runner.service.book import Book, exists
+from runner.service.book import Book
 from runner.sessions import close_killed, measure_running
 from runner.summary import summary_of
 
@@ -85,10 +85,8 @@ def _of_job(job: str, outputs: Path | None, planned: Collection[str]) -> list[Pa
 
 def _without_run(outputs: Path) -> list[dict[str, object]]:
     """Return the moments of schedules that no run came of."""
-    if not exists(outputs):
-        return []
     found: list[dict[str, object]] = []
-    with Book(outputs) as book:
+    with Book(outputs, to_read=True) as book:
         for moment in book.moments():
             outcome, why = moment.verdict, moment.why
             if moment.verdict == "run":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -13,12 +14,12 @@ from nights import InProcess, Nights
 from project import Project, simulator
 
 from runner.app import start
-from runner.errors import LockedError
+from runner.errors import FatalError, LockedError, SpecError
 from runner.load import load_job
 from runner.lock import locked
 from runner.manifest import Manifest, Origin
 from runner.progress import Console
-from runner.service.book import Task
+from runner.service.book import Book, Task
 from runner.service.own_turn import run_scheduled
 from runner.service.processes import Process
 from runner.simulator import SimulatorProcess
@@ -249,3 +250,24 @@ def test_who_comes_while_the_run_of_the_moment_is_going_on_does_not_call_it_skip
             nights.book._connection.execute("UPDATE moment SET verdict = 'skipped'")  # by the one that was killed after
         assert run().idle
     assert nights.records() == [("03-01 02:00", "run")]
+
+
+# Looking at it --------------------------------------------------------------------------------------------------------
+
+
+def test_looking_at_a_queue_makes_none(tmp_path: Path) -> None:
+    with Book(tmp_path / "outputs", to_read=True) as book:
+        assert book.tasks("queued") == []
+        with pytest.raises(SpecError, match="there is no task 1"):
+            book.task(1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_only_looks_at_a_queue_cannot_change_it(nights: Nights) -> None:
+    nights.submit(nights.job("a"))
+    with Book(nights.outputs, to_read=True) as book:
+        assert [task.job for task in book.tasks("queued")] == ["a"]
+        nights.work()
+        assert [task.outcome for task in book.last_ended(1)] == ["success"], "it sees what others do meanwhile"
+        with pytest.raises(FatalError, match="attempt to write a readonly database"):
+            book.cancel(1, 0)

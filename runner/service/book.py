@@ -157,19 +157,20 @@ class Plan:
 class Book:
     """The tasks and moments of all jobs under one `outputs/`. Use it as a context manager, in one thread at a time.
 
+    Args:
+        to_read: change nothing, and make no file: for those who may not, or only look.
+
     Raises:
         FatalError: (each method) the file cannot be written to.
         SpecError: it is damaged, or of another version.
     """
 
-    def __init__(self, outputs: Path) -> None:
+    def __init__(self, outputs: Path, *, to_read: bool = False) -> None:
         self.path = outputs / HOME / NAME
+        self._to_read = to_read
         with self._surely():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None)
+            self._connection = self._opened_to_read() if to_read else self._opened()
             self._connection.row_factory = sqlite3.Row
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")  # a record of what began must survive the power
             with self.changing():
                 version = self._connection.execute("PRAGMA user_version").fetchone()[0]
                 if version == 0:
@@ -184,6 +185,32 @@ class Book:
                 hint="use that version, or move the file away: queued tasks and records of moments are in it",
             )
 
+    def _opened(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # a record of what began must survive the power
+        return connection
+
+    def _opened_to_read(self) -> sqlite3.Connection:
+        """Open the file as it is; without one, or while it is being made, an empty book that nobody keeps."""
+        if self.path.is_file() and self.path.stat().st_size:
+            address = f"{self.path.absolute().as_uri()}?mode=ro"
+            with suppress(sqlite3.OperationalError):
+                return self._looked_into(address)
+            # The folder may not be written to either, and nobody has the file open: it will not change meanwhile.
+            return self._looked_into(f"{address}&immutable=1")
+        return sqlite3.connect(":memory:", isolation_level=None)
+
+    def _looked_into(self, address: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(address, uri=True, timeout=_WAIT_S, isolation_level=None)
+        try:
+            connection.execute("SELECT count(*) FROM task").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def __enter__(self) -> Book:
         return self
 
@@ -197,7 +224,7 @@ class Book:
             yield
             return
         with self._surely():
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("BEGIN" if self._to_read else "BEGIN IMMEDIATE")
             try:
                 yield
             except BaseException:
@@ -331,11 +358,6 @@ class Book:
         """Return the records of moments, of one job or of all, in order."""
         where, values = ("", ()) if job is None else ("WHERE job = ?", (job,))
         return [Moment(**dict(row)) for row in self._all(f"SELECT * FROM moment {where} ORDER BY at_us, job", values)]
-
-
-def exists(outputs: Path) -> bool:
-    """Whether anything was ever queued or judged under this `outputs/`."""
-    return (outputs / HOME / NAME).is_file()
 
 
 def _last_number(outputs: Path) -> int:

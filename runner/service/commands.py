@@ -161,7 +161,7 @@ def queue(every: bool, as_json: bool, outputs: Path | None) -> int:
     from runner.service.book import Book
 
     outputs = outputs or outputs_here()
-    with Book(outputs) as book:
+    with Book(outputs, to_read=True) as book:
         say(listing.table(book, outputs, SystemClock().now_us(), as_json=as_json, every=every))
     return Exit.OK
 
@@ -199,7 +199,7 @@ def logs(task: int, follow: bool, outputs: Path | None) -> int:
     from runner.service.book import Book
 
     outputs = outputs or outputs_here()
-    with Book(outputs) as book, stdout() as out:
+    with Book(outputs, to_read=True) as book, stdout() as out:
         for piece in listing.log(book, outputs, task, follow=follow):
             out.write(piece)
             out.flush()
