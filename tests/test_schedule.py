@@ -254,6 +254,16 @@ def test_jitter_is_the_same_whenever_it_is_asked_and_differs_between_jobs_and_mo
     assert jitter(schedule(), "a", at("2026-11-21 02:00")) == timedelta(0)
 
 
+def test_a_moment_that_waits_for_the_jitter_of_the_one_before_is_not_late_by_that() -> None:
+    some = schedule("* * * * *", jitter="10m", catch_up="none")
+    last, found = at("2026-11-21 02:00"), []
+    for seconds in range(0, 1800, 30):
+        found += due(some, "job", last, at("2026-11-21 02:00") + timedelta(seconds=seconds))
+        last = found[-1].moment.at if found else last
+    assert len(found) > 15
+    assert {each.verdict for each in found} == {Verdict.RUN}
+
+
 def test_a_moment_waits_for_its_jitter() -> None:
     some = schedule(jitter="5m")
     coming = next_start(some, "job", at("2026-11-20 03:00"))

@@ -113,6 +113,23 @@ def test_a_clock_that_is_set_back_by_minutes_repeats_nothing(nights: Nights) -> 
     assert nights.began == [1]
 
 
+def test_a_day_of_minutes_is_caught_up_at_once(nights: Nights) -> None:
+    """At 25 ms for each, loaded one by one, they would keep the queue from all others for half a minute."""
+    nights.job("nightly", schedule={"cron": "* * * * *", "timezone": "UTC", "catch_up": "all"})
+    nights.lasts = lambda task: timedelta(hours=1)
+    nights.work()
+    nights.wall.now += timedelta(days=1)
+    began_s = nights.wall.steady_s()
+    nights.service.turn()
+    assert nights.wall.steady_s() - began_s < 10
+    assert len(nights.book.tasks("queued", "running")) == 1440
+    assert {task.run_date for task in nights.book.tasks("queued")} == {"2026-03-01", "2026-03-02"}
+    began_s = nights.wall.steady_s()
+    nights.service.turn()
+    assert nights.wall.steady_s() - began_s < 1
+    assert nights.began == [1]
+
+
 def test_two_files_with_one_job_are_told_apart(nights: Nights) -> None:
     nights.job("nightly", schedule=NIGHT)
     other = nights.job("other", schedule=NIGHT)

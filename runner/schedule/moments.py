@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from itertools import pairwise, takewhile
+from itertools import accumulate, pairwise, takewhile
 
 from runner.schedule.section import ScheduleSpec
 
@@ -99,7 +99,8 @@ def due(schedule: ScheduleSpec, job: str, last: datetime, now: datetime) -> list
     """Return the moments that have come since the last one with a verdict, in order, and what becomes of each.
 
     One that may not begin yet, because of its jitter, is left for later, and so are those after it: moments never
-    overtake each other. A schedule that is disabled skips its moments, so that enabling it catches nothing up.
+    overtake each other, and one that waits for another is not late by that. A schedule that is disabled skips its
+    moments, so that enabling it catches nothing up.
 
     Args:
         job: the job's name.
@@ -109,12 +110,12 @@ def due(schedule: ScheduleSpec, job: str, last: datetime, now: datetime) -> list
     come = list(takewhile(lambda moment: moment.begins <= now, moments(schedule, job, last, now)))
     if not schedule.enabled:
         return [Judged(moment, Verdict.SKIPPED, "the schedule is disabled") for moment in come]
-    judged = [_judged(schedule, moment, now) for moment in come]
+    could_begin = accumulate((moment.begins for moment in come), max)
+    judged = [_judged(schedule, moment, now - begins) for moment, begins in zip(come, could_begin, strict=True)]
     return _newest_only(judged) if schedule.catch_up == "latest" else judged
 
 
-def _judged(schedule: ScheduleSpec, moment: Moment, now: datetime) -> Judged:
-    late = now - moment.begins
+def _judged(schedule: ScheduleSpec, moment: Moment, late: timedelta) -> Judged:
     if late <= ON_TIME:
         return Judged(moment, Verdict.RUN)
     if schedule.catch_up == "none":

@@ -291,6 +291,22 @@ class Book:
             f"WHERE state IN ({', '.join('?' * len(states))}) ORDER BY priority DESC, begins_us, id", states
         )
 
+    def next_of_jobs(self, now_us: int) -> list[Task]:
+        """Return of each job the task that would be begun next, in order, of those that may begin or were cancelled."""
+        query = """
+            WHERE id IN (
+                SELECT id FROM (
+                    SELECT id, ROW_NUMBER() OVER (PARTITION BY job ORDER BY priority DESC, begins_us, id) AS place
+                    FROM task WHERE state = 'queued' AND (begins_us <= ? OR cancelled)
+                ) WHERE place = 1
+            ) ORDER BY priority DESC, begins_us, id"""
+        return self._tasks(query, (now_us,))
+
+    @property
+    def has_open_tasks(self) -> bool:
+        """Whether a task is queued or going on."""
+        return bool(self._all("SELECT 1 FROM task WHERE state IN ('queued', 'running') LIMIT 1"))
+
     def last_ended(self, count: int) -> list[Task]:
         """Return the tasks that ended last, the newest last."""
         return self._tasks("WHERE state = 'ended' ORDER BY ended_us DESC, id DESC LIMIT ?", (count,))[::-1]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 from runner import runs
@@ -22,7 +23,7 @@ from runner.notify import watch
 from runner.problems import display
 from runner.schedule.moments import next_start
 from runner.service import agenda
-from runner.service.agenda import Called, Scheduled
+from runner.service.agenda import Called, Prepare, Scheduled
 from runner.service.book import Book, NewTask, Task
 from runner.service.folder import REFUSED, TAKEN, Inbox, ScheduledJobs
 from runner.service.processes import Launcher, Process
@@ -91,7 +92,7 @@ class Service:
     @property
     def idle(self) -> bool:
         """Whether nothing is queued or going on."""
-        return not self._going and not self._book.tasks("queued", "running")
+        return not self._going and not self._book.has_open_tasks
 
     @property
     def working(self) -> bool:
@@ -148,13 +149,13 @@ class Service:
 
     def _begin(self) -> None:
         now_us = self._clock.now_us()
-        for task in self._book.tasks("queued"):
+        for task in self._book.next_of_jobs(now_us):
             if len(self._going) >= self._workers:
                 return
             if task.cancelled:  # just when its process had ended
                 self._close(task, "cancelled", None, runs.of_task(self._outputs / task.job, task.id))
                 continue
-            if task.begins_us > now_us or any(going.task.job == task.job for going in self._going.values()):
+            if any(going.task.job == task.job for going in self._going.values()):
                 continue
             if is_locked(self._outputs / task.job):
                 if task.id not in self._held:
@@ -253,7 +254,7 @@ class Service:
             if now_us < self._next.get(scheduled, 0):
                 continue
             known = self._book.plan(scheduled.job)
-            for called in agenda.call(self._book, scheduled, self._outputs, now_us, _prepared):
+            for called in agenda.call(self._book, scheduled, self._outputs, now_us, _preparing()):
                 self._say_called(scheduled, called)
             plan = agenda.first_seen(self._book, scheduled, now_us)
             upcoming = next_start(scheduled.schedule, scheduled.job, agenda.at(plan.last_us))
@@ -335,6 +336,14 @@ class Service:
         self._say(f"{utc_text(self._clock.now_us())[:19]}Z  {text}")
 
 
-def _prepared(scheduled: Scheduled, at_us: int) -> NewTask:
-    run_date = agenda.at(at_us).astimezone(scheduled.schedule.zone).date()
-    return prepared(scheduled.job_file, at_us, "schedule", moment_us=at_us, run_date=run_date)
+def _preparing() -> Prepare:
+    """Return what makes the tasks of moments that have come. Those of one date are alike, and loaded once."""
+    known: dict[date, NewTask] = {}
+
+    def prepare(scheduled: Scheduled, at_us: int) -> NewTask:
+        run_date = agenda.at(at_us).astimezone(scheduled.schedule.zone).date()
+        if run_date not in known:
+            known[run_date] = prepared(scheduled.job_file, at_us, "schedule", run_date=run_date)
+        return replace(known[run_date], begins_us=at_us, moment_us=at_us)
+
+    return prepare
