@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
@@ -92,6 +92,7 @@ def start(
     origin: Origin = BY_HAND,
     clock: Clock | None = None,
     held: Held | None = None,
+    while_waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Outcome:
     """Run a job from its first row.
 
@@ -101,6 +102,7 @@ def start(
         stop: for who wants to end the run from outside.
         origin: what started it. A task of the queue has one run, and so has a moment, whoever asks how often.
         held: how the lock of the job's folder is held; None: it is taken here.
+        while_waiting: entered while the run waits for its input, if it has to.
 
     Raises:
         SpecError, InputError: the job cannot be run as it is, or its input has not come; nothing was sent.
@@ -115,7 +117,7 @@ def start(
     silent = held is not None and not held.told
     with watched(job, base, clock, os.environ, partial(_warn, console, clock), silent=silent) as watch:
         hold = nullcontext() if held else Hold(base, f"runner run {_typed(job.path)}")
-        around = _Around(base, hold, console, clock, stop, errand, origin, (held or _NOT_HELD).alone)
+        around = _Around(base, hold, console, clock, stop, errand, origin, (held or _NOT_HELD).alone, while_waiting)
         with nullcontext() if held else _arrived(job, around):
             outcome = _start(job, around)
         return watch.ended(outcome)
@@ -129,6 +131,7 @@ class _Around:
         base: the job's folder.
         hold: takes its lock.
         alone: no other run of the job goes on meanwhile.
+        while_waiting: entered while it waits for its input.
     """
 
     base: Path
@@ -139,6 +142,7 @@ class _Around:
     errand: Errand
     origin: Origin
     alone: bool
+    while_waiting: Callable[[], AbstractContextManager[None]]
 
 
 def _start(job: Job, around: _Around) -> Outcome:
@@ -438,7 +442,8 @@ def _arrived(job: Job, around: _Around) -> Iterator[None]:
             held.enter_context(around.hold)
         display = around.console.open("waiting for the input", around.clock)
         try:
-            arrival.wait(around.stop, display.note)
+            with around.while_waiting():
+                arrival.wait(around.stop, display.note)
         finally:
             display.close()
         yield

@@ -83,6 +83,28 @@ def test_what_is_going_on_can_be_cancelled(project: Callable[..., Project]) -> N
     assert here.runner("cancel", "1", exits=2).error == "error: task 1 has ended already: cancelled\n"
 
 
+def test_a_task_that_waits_for_its_input_takes_no_worker(project: Callable[..., Project]) -> None:
+    with simulator() as server:
+        here = project(server.base_url, rows=5)
+        late = [
+            "--set",
+            "name=late",
+            "--set",
+            "input.path=late.jsonl",
+            "--set",
+            "input.wait_for={until: 1h, settle: 1s}",
+        ]
+        here.runner("submit", here.job_file, *late, "--priority", "1")
+        here.runner("submit", here.job_file)
+        service = here.start("serve", "--workers", "1", "--until-idle")
+        until(here.has_begun)
+        assert here.runner("queue").stdout.splitlines()[1].split()[:3] == ["1", "late", "waiting"]
+        (here.folder / "late.jsonl").write_bytes(here.rows_file.read_bytes())
+        here.end(service)
+    assert [task["outcome"] for task in queue(here)] == ["success", "success"]
+    assert not (here.folder / "outputs" / ".service" / "task-00001" / "waiting").exists()
+
+
 def test_a_service_can_be_killed_at_any_moment(project: Callable[..., Project]) -> None:
     draws, rows, tasks = random.Random(KILLS), 40, 1 + KILLS
     with simulator(latency_s={"median": 0.02, "p95": 0.05}) as server:

@@ -13,7 +13,7 @@ from runner.errors import SpecError
 from runner.lock import is_locked
 from runner.manifest import utc_text
 from runner.service.book import HOME, Book, Task
-from runner.service.work import LOG, home_of
+from runner.service.work import LOG, home_of, is_waiting
 
 RECENT = 10
 """How many of the tasks that have ended are shown."""
@@ -57,6 +57,8 @@ def _line(task: Task, now_us: int, outputs: Path) -> Sequence[str]:
     word = {"queued": "queued", "running": "running", "ended": task.outcome or "ended"}[task.state]
     if task.state == "queued" and task.begins_us > now_us:
         word = "later"
+    if task.state == "running" and is_waiting(outputs, task.id):
+        word = "waiting"
     if task.state == "running" and task.cancelled:
         word = "ending"
     run = task.run or (_run_name(task, outputs) if task.started_us else None)

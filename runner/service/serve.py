@@ -28,7 +28,7 @@ from runner.service.book import Book, NewTask, Task
 from runner.service.folder import REFUSED, TAKEN, Inbox, ScheduledJobs
 from runner.service.processes import Launcher, Process
 from runner.service.submission import prepared
-from runner.service.work import LOG, home_of, job_of
+from runner.service.work import LOG, home_of, is_waiting, job_of
 
 MOST_KILLS = 3
 """How often a task's process may be killed before the task is given up."""
@@ -150,7 +150,7 @@ class Service:
     def _begin(self) -> None:
         now_us = self._clock.now_us()
         for task in self._book.next_of_jobs(now_us):
-            if len(self._going) >= self._workers:
+            if sum(not is_waiting(self._outputs, number) for number in self._going) >= self._workers:
                 return
             if task.cancelled:  # just when its process had ended
                 self._close(task, "cancelled", None, runs.of_task(self._outputs / task.job, task.id))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from runner import app, retention, runs
@@ -21,6 +23,22 @@ from runner.stop import Stop
 
 JOB = "job.yaml"
 LOG = "log.txt"
+_WAITING = "waiting"
+
+
+def is_waiting(outputs: Path, task: int) -> bool:
+    """Whether the process of a task that is going on waits for its input: then it takes nobody's place."""
+    return (home_of(outputs, task) / _WAITING).exists()
+
+
+@contextmanager
+def _marked(outputs: Path, task: int) -> Iterator[None]:
+    mark = home_of(outputs, task) / _WAITING
+    mark.touch()
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
 
 
 def home_of(outputs: Path, task: int) -> Path:
@@ -60,6 +78,7 @@ def work(
     clock = clock or SystemClock()
     base = outputs / task.job
     file = job_of(outputs, task)
+    (file.parent / _WAITING).unlink(missing_ok=True)  # of a process that was killed
     try:
         job = loaded(file, task, environ)
     except RunnerError as error:  # a key that is not set, a schema file that is gone: nobody watches yet
@@ -71,7 +90,10 @@ def work(
     else:
         moment = None if task.moment_us is None else utc_text(task.moment_us)
         origin = Origin(scheduled=task.source == "schedule", moment=moment, task=task.id)
-        outcome = app.start(job, outputs=outputs, console=console, stop=stop, origin=origin, clock=clock)
+        outcome = app.start(
+            job, outputs=outputs, console=console, stop=stop, origin=origin, clock=clock,
+            while_waiting=partial(_marked, outputs, task.id),
+        )  # fmt: skip
     if task.source == "schedule" and outcome.manifest.status == "finished":
         _prune(base, outcome, clock, warn)
     return outcome
