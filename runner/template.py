@@ -22,6 +22,12 @@ from runner.run_date import DATES, SPAN, values
 
 Messages = list[tuple[str, str]]
 
+Field = tuple[str, date | None]
+"""The name of a field, with what stands in for it where the row lacks it."""
+
+Part = str | Field
+"""What a simple template is made of: texts and fields."""
+
 # Names that mean something else in a template; such columns are reached as `row["range"]`.
 _NOT_COLUMNS = frozenset({"row", "self", *jinja2.defaults.DEFAULT_NAMESPACE})
 
@@ -162,6 +168,12 @@ class PromptTemplate:
             hint = f'write `row["{name}"]` for the column, or give it another name'
             yield PromptError(message, self._first_use[name], hint=hint)
 
+    @property
+    def fillings(self) -> list[tuple[str, Sequence[Part]]] | None:
+        """The role of each message, and what it is made of; None: the template is not `simple`."""
+        filled = [(role, part.parts) for role, part in self._messages if isinstance(part, _Filled)]
+        return filled if self.simple else None
+
     def render(self, fields: Mapping[str, Any]) -> Messages:
         """Return (role, text) pairs for one row.
 
@@ -193,17 +205,22 @@ class _Filled:
     """A template that only puts fields between texts, as nearly all do: the same result in a tenth of the time.
 
     Args:
-        parts: texts and, in tuples, names of fields, each with what stands in for a field that the row lacks.
+        parts: what it is made of.
     """
 
-    def __init__(self, parts: Sequence[str | tuple[str, date | None]]) -> None:
-        self._parts = parts
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts
 
     def render(self, fields: Mapping[str, Any]) -> str:
-        return "".join([part if isinstance(part, str) else _field(fields, *part) for part in self._parts])
+        return "".join([part if isinstance(part, str) else field_text(fields, *part) for part in self.parts])
 
 
-def _field(fields: Mapping[str, Any], name: str, otherwise: date | None) -> str:
+def field_text(fields: Mapping[str, Any], name: str, otherwise: date | None) -> str:
+    """Return a field of a row as a template puts it in.
+
+    Raises:
+        MissingField: the row lacks it.
+    """
     try:
         value = fields[name]
     except KeyError:
@@ -219,7 +236,7 @@ def _simple(tree: jinja2.nodes.Template, given: Mapping[str, Any]) -> _Filled | 
     Args:
         given: the dates that stand in for fields.
     """
-    parts: list[str | tuple[str, date | None]] = []
+    parts: list[Part] = []
     for output in tree.body:
         if not isinstance(output, jinja2.nodes.Output):
             return None

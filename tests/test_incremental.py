@@ -22,6 +22,7 @@ from runner.explain import explain
 from runner.incremental import Asked, NewRows
 from runner.load import load_job
 from runner.plan import Plan, make_plan
+from runner.records import Item
 from runner.retention import prune
 from runner.sections import KeepSpec
 from runner.selection import NAME, Selection
@@ -182,6 +183,28 @@ def test_fingerprints_are_those_of_the_requests(project: Make) -> None:
     plan = plan_of(project(NOWHERE, rows=rows("a"), model=["m1", "m2"], parameters={"service_tier": "flex"}))
     [item] = plan.rows()
     assert plan.builder.fingerprints(item)[0].hex() == plan.builder.build(item).fingerprint  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "user", ["{{ text }}", 'Say "{{ text }}"\n{{ row["text"] }} on {{ run_date }}', "{{ text | upper }}"]
+)
+def test_fingerprints_are_those_of_the_requests_whatever_a_row_holds(project: Make, user: str) -> None:
+    odd = [
+        '"quoted" \\ and',
+        "\x00\x1f\t\n\x7f",
+        "naïve 🎈 \u2028",
+        "lone \ud800",
+        None,
+        1.5,
+        True,
+        ["a", {"b": None}],
+        "",
+    ]
+    made = [{"id": str(number), "text": text} for number, text in enumerate(odd)]
+    plan = plan_of(project(NOWHERE, rows=made, prompt={"system": 'Sort "it"\n.', "user": user}))
+    for item in plan.rows():
+        if isinstance(item, Item) and not plan.unfit(item):
+            assert plan.builder.fingerprints(item)[0].hex() == plan.builder.build(item).fingerprint
 
 
 # The list of the rows of a run ----------------------------------------------------------------------------------------
