@@ -3,49 +3,38 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from datetime import date, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from runner import open_files, parts, runs, strategies
 from runner.arrival import Arrival
 from runner.atomic import write_text
-from runner.batches import ledger
-from runner.batches.desk import look_up
-from runner.batches.ledger import Entry
 from runner.batches.office import WAIT, Errand
 from runner.choice import settle
 from runner.clock import Clock, SystemClock
-from runner.connect import connected
-from runner.dataset.fingerprint import FileStamp, unchanged
 from runner.dataset.survey import Survey
-from runner.errors import InputError, LockedError, SpecError
-from runner.event_loop import run_loop
+from runner.errors import LockedError, SpecError
 from runner.execution import Execution, Outcome, finished_code
-from runner.history import Past
 from runner.incremental import Asked, NewRows, asking, narrowed
-from runner.load import Job, load_job
+from runner.load import Job
 from runner.lock import Hold, locked
-from runner.manifest import BY_HAND, Manifest, Origin, encode_schema, versions
+from runner.manifest import BY_HAND, EMBEDDED, Manifest, Origin, encode_schema, versions
 from runner.notify.watch import watched
 from runner.output import Output
 from runner.plan import Plan, make_plan, question
-from runner.problems import display
+from runner.problems import display, typed
 from runner.progress import Console
 from runner.report import news
-from runner.run_date import date_of_us
+from runner.same_job import SNAPSHOT, refuse_changed_input, same_job
 from runner.sessions import close_killed
-from runner.snapshot import as_run, changed, snapshot
+from runner.snapshot import as_run, snapshot
 from runner.stop import Stop
 from runner.store import disk_error
-
-SNAPSHOT = "job.yaml"
-EMBEDDED = "the embedded simulator"
 
 
 @dataclass(frozen=True)
@@ -116,7 +105,7 @@ def start(
     stop = stop or Stop()
     silent = held is not None and not held.told
     with watched(job, base, clock, os.environ, partial(_warn, console, clock), silent=silent) as watch:
-        hold = nullcontext() if held else Hold(base, f"runner run {_typed(job.path)}")
+        hold = nullcontext() if held else Hold(base, f"runner run {typed(job.path)}")
         around = _Around(base, hold, console, clock, stop, errand, origin, (held or _NOT_HELD).alone, while_waiting)
         with nullcontext() if held else _arrived(job, around):
             outcome = _start(job, around)
@@ -222,7 +211,7 @@ def resume(
     found = _to_continue(folder, retry)
     if isinstance(found, Outcome):
         return found
-    what = f"runner {'retry' if retry else 'resume'} {_typed(folder)}"
+    what = f"runner {'retry' if retry else 'resume'} {typed(folder)}"
     with _writing(folder), nullcontext() if held else locked(folder.parent, what):
         found = _to_continue(folder, retry)  # again: its last holder may have finished it just now
         if isinstance(found, Outcome):
@@ -230,13 +219,13 @@ def resume(
         manifest, retry = found
         if retry:
             _refuse_unfinished(manifest, folder)
-        job = _same_job(manifest, folder, {**manifest.overrides, **overrides}, as_begun=as_begun)
+        job = same_job(manifest, folder, {**manifest.overrides, **overrides}, as_begun=as_begun)
         console = console or Console()
         silent = held is not None and not held.told
         with watched(job, folder.parent, clock, os.environ, partial(_warn, console, clock), silent=silent) as watch:
             plan = replace(make_plan(job), selection=manifest.selection(folder))
             open_files.allow(job.limits.concurrency or 1, display(job.path))
-            _refuse_changed_input(manifest, plan)
+            refuse_changed_input(manifest, plan)
             close_killed(manifest, folder)
             manifest.overrides.update(overrides)
             manifest.spec["evaluate"] = as_run(job)["evaluate"]  # what the answers are held against may change
@@ -247,50 +236,6 @@ def resume(
                 alone=(held or _NOT_HELD).alone,
             )  # fmt: skip
             return watch.ended(execution.run())
-
-
-def batches(folder: Path) -> list[Entry]:
-    """Return the batches of a run as they are now: those that are still open are asked after.
-
-    Raises:
-        SpecError: the job cannot be loaded any more.
-        FatalError: the server refuses, or the ledger is damaged.
-    """
-    entries = list(ledger.read(folder))
-    asked = [entry for entry in entries if entry.state in ("submitted", "ended")]
-    manifest = Manifest.load(folder)
-    if not asked or any(each["base_url"] == EMBEDDED for each in manifest.endpoints):
-        return entries
-    with connected(_same_job(manifest, folder, manifest.overrides)) as connections:
-        run_loop(partial(look_up, asked, connections))
-    return entries
-
-
-def refuse_to_detach(job: Job) -> None:
-    """Refuse to leave batches alone where nobody would carry them out.
-
-    Raises:
-        SpecError: the strategy makes no batches, or the server ends with the run.
-    """
-    if job.spec.strategy_name != "batch_api":
-        raise SpecError("--detach is for the Batch API", hint="add `--strategy batch_api`")
-    if job.rehearsal:
-        raise SpecError(
-            "a rehearsal cannot be left alone: its simulator ends with it",
-            hint="start `runner simulate` in another terminal, and name it in configs/endpoints.yaml",
-        )
-
-
-def to_wait(folder: Path, wanted: bool | None) -> bool:
-    """Return whether resuming a run waits for its batches: as wanted, else unless it was left alone with them.
-
-    Raises:
-        SpecError: the server ends with the session.
-    """
-    manifest = Manifest.load(folder)
-    if wanted is False and any(each["base_url"] == EMBEDDED for each in manifest.endpoints):
-        raise SpecError("a rehearsal cannot be left alone: its simulator ends with it", hint="leave `--no-wait` out")
-    return manifest.status != "waiting" if wanted is None else wanted
 
 
 def _to_continue(folder: Path, retry: bool) -> tuple[Manifest, bool] | Outcome:
@@ -309,57 +254,8 @@ def _refuse_unfinished(manifest: Manifest, folder: Path) -> None:
         raise SpecError(
             "this run is not finished",
             where=str(folder),
-            hint=f"continue it first: runner resume {_typed(folder)}",
+            hint=f"continue it first: runner resume {typed(folder)}",
         )
-
-
-def _same_job(manifest: Manifest, folder: Path, overrides: Mapping[str, str], *, as_begun: bool = False) -> Job:
-    """Load the job of a run again; from the run's own copy when that is wanted, or the job file is gone."""
-    path, past = Path(manifest.job_file), Past.load(folder)
-    run_date = date.fromisoformat(past.run_date)
-    if path.is_file() and not as_begun:
-        job = load_job(path, overrides=overrides, environ=os.environ, run_date=run_date)
-    else:
-        root = Path(manifest.root)
-        job = load_job(folder / SNAPSHOT, overrides=overrides, environ=os.environ, root=root, run_date=run_date)
-    different = changed(manifest.spec, as_run(job))
-    if different:
-        names = ", ".join(f"`{name}`" for name in different)
-        raise SpecError(
-            f"the job has changed since this run began: {names}",
-            where=str(path),
-            hint=f"undo the change to continue, or start afresh with `runner run {_typed(path)}{_of_date(past)}`",
-        )
-    if job.spec.strategy_name == strategies.AUTO:
-        raise SpecError(
-            "`auto` chooses when a run begins, and this one has begun",
-            where=str(path),
-            hint="name what continues it, such as `--strategy asyncio`",
-        )
-    return job
-
-
-def _refuse_changed_input(manifest: Manifest, plan: Plan) -> None:
-    stamps = [FileStamp(**stamp) for stamp in manifest.input["files"]]
-    different = unchanged(stamps, plan.job.root)
-    known = {stamp.path for stamp in stamps}
-    different += [source.name for source in plan.dataset.sources if source.name not in known]
-    if different:
-        raise InputError(
-            f"the input has changed since this run began: {', '.join(different)}",
-            where=str(plan.job.root),
-            hint="put the old file back to continue, or start afresh with `runner run`",
-        )
-
-
-def _of_date(run: Past) -> str:
-    """Return what makes another run of the date of one that was not made on that day."""
-    return "" if run.run_date == date_of_us(run.began_us) else f" --date {run.run_date} --force"
-
-
-def _typed(path: Path) -> str:
-    """Return a path as it can be typed into a shell from here."""
-    return shlex.quote(display(path))
 
 
 def _say(text: str, console: Console, clock: Clock) -> None:

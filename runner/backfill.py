@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import threading
 import time
@@ -31,7 +30,7 @@ from runner.execution import Outcome
 from runner.history import Past
 from runner.load import Job, load_job
 from runner.plan import make_plan
-from runner.problems import SpecErrors, display
+from runner.problems import SpecErrors, display, typed
 from runner.progress import Console, duration
 from runner.schedule.moments import moments
 from runner.snapshot import as_run, changed
@@ -207,7 +206,7 @@ class Order:
 
     def command(self, mode: Mode) -> str:
         """Return the command that asks for the same dates."""
-        return f"runner backfill {shlex.quote(display(self.job_file))} --from {self.first} --to {self.last} --{mode}"
+        return f"runner backfill {typed(self.job_file)} --from {self.first} --to {self.last} --{mode}"
 
 
 class Backfill:

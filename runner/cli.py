@@ -158,13 +158,13 @@ def run(
         shown = estimate(job, overrides, outputs=outputs, run_date=run_date)
         say(json.dumps(shown.as_json(), indent=2, ensure_ascii=False) if as_json else shown.text())
         return Exit.OK
-    from runner import app
+    from runner import app, detached
     from runner.batches.office import Errand
     from runner.load import load_job
 
     loaded = load_job(job, overrides=overrides, environ=os.environ, run_date=run_date)
     if detach:
-        app.refuse_to_detach(loaded)
+        detached.refuse_to_detach(loaded)
     console, errand = _console(quiet, as_json), Errand(wait=not detach)
     if run_date is None:
         outcome = app.start(loaded, outputs=outputs, console=console, errand=errand)
@@ -272,11 +272,11 @@ def resume(
 
     RUN is a run's folder, or a job's name, file or folder (its newest run); default: the newest run of all.
     """
-    from runner import app
+    from runner import app, detached
     from runner.batches.office import Errand
 
     folder = _find(run, outputs)
-    errand = Errand(wait=app.to_wait(folder, wait))
+    errand = Errand(wait=detached.to_wait(folder, wait))
     outcome = app.resume(folder, _overrides(settings, strategy), console=_console(quiet, as_json), errand=errand)
     return _show_outcome(outcome, quiet, as_json)
 
@@ -383,7 +383,7 @@ def _confirm(cost: str) -> bool:
 @_shown
 def batches(run: str | None, cancel: bool, outputs: Path | None, quiet: bool, as_json: bool) -> int:
     """List the batches of a RUN at the Batch API, or cancel them."""
-    from runner import app
+    from runner import app, detached
     from runner.batches import ledger, listing
     from runner.batches.office import Errand
     from runner.clock import SystemClock
@@ -393,7 +393,7 @@ def batches(run: str | None, cancel: bool, outputs: Path | None, quiet: bool, as
         outcome = app.resume(folder, {}, console=_console(quiet, as_json), errand=Errand(cancel=True))
         code = _show_outcome(outcome, quiet, as_json)
         return Exit.OK if outcome.stopped_by is None and not outcome.open_batches else code
-    entries = app.batches(folder)
+    entries = detached.batches(folder)
     say(listing.as_json(entries) if as_json else listing.table(entries, SystemClock().now_us()))
     return Exit.OK
 

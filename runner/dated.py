@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ from runner.errors import SpecError
 from runner.execution import Outcome
 from runner.history import Past
 from runner.load import Job
-from runner.problems import display, listed
+from runner.problems import listed, typed
 from runner.progress import Console
 from runner.snapshot import as_run, changed
 
@@ -41,7 +40,7 @@ def run_for_date(
         FatalError: the run's folder cannot be written to any more.
     """
     base = folder_of(job, outputs)
-    with app.holding(base, f"runner run {shlex.quote(display(job.path))} --date {job.run_date}"):
+    with app.holding(base, f"runner run {typed(job.path)} --date {job.run_date}"):
         there = None if force else newest_for(job, pasts_in(base))
         if there is not None:
             return app.resume(there.folder, job.overrides, console=console, errand=errand, held=app.Held())

@@ -19,6 +19,10 @@ from runner.layout import Layout
 from runner.selection import Selection
 
 NAME = "run.json"
+
+EMBEDDED = "the embedded simulator"
+"""What stands for the base URL of the simulator that a rehearsal starts."""
+
 _PACKAGES = ("openai", "aiohttp", "aiolimiter", "tenacity", "pyarrow", "pydantic")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,6 +141,11 @@ def display(path: Path) -> str:
         return path.absolute().relative_to(Path.cwd()).as_posix()
     except (ValueError, OSError):
         return str(path)
+
+
+def typed(path: Path) -> str:
+    """Return a path as it can be typed into a shell from here."""
+    return shlex.quote(display(path))
 
 
 def mask(text: str) -> str:

@@ -127,6 +127,8 @@ ORDER = [
         "explain",
     },
     {"execution", "connect", "event_loop", "workers.child"},
+    {"same_job"},
+    {"detached"},
     {"notify", "checkup"},
     {"app", "compare"},
     {"service.agenda", "service.folder", "service.submission", "dated"},

@@ -9,7 +9,7 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
-from runner import app, runs
+from runner import app, detached, runs
 from runner.batches.office import Errand
 from runner.clock import Clock, SystemClock
 from runner.errors import LockedError, RunnerError, SpecError
@@ -105,7 +105,7 @@ def _start(
         overrides = reusing(job_file, overrides, run_date)
         job: Job = load_job(job_file, overrides=overrides, environ=environ, run_date=run_date)
         if not errand.wait:
-            app.refuse_to_detach(job)
+            detached.refuse_to_detach(job)
     except RunnerError as error:  # before anybody watches
         watch.tell_of_broken_file(job_file, error, outputs, clock, environ, lambda text: complain(f"warning: {text}"))
         raise
