@@ -118,13 +118,21 @@ def watched(
 
 
 def tell_of_broken_file(
-    job_file: Path, error: RunnerError, outputs: Path | None, clock: Clock, environ: Mapping[str, str], warn: Warn
+    job_file: Path,
+    error: RunnerError,
+    outputs: Path | None,
+    clock: Clock,
+    environ: Mapping[str, str],
+    warn: Warn,
+    *,
+    made_from: Path | None = None,
 ) -> None:
     """Tell that a job cannot be loaded, where its file can at least be read that far. For runs that nobody looks at.
 
     Args:
         error: why it cannot.
         outputs: where run folders go; None: `outputs/` in the project root.
+        made_from: what people know the job by, where the file is a copy.
     """
     try:
         source = read(job_file)
@@ -133,9 +141,10 @@ def tell_of_broken_file(
         return
     if spec is None or spec.idle:
         return
-    root = find_root(job_file)
+    shown = made_from or job_file
+    root = find_root(shown)
     job = name_of(source.data, job_file)
-    report = message.of_no_run(job, job_file, root, error, None)
+    report = message.of_no_run(job, shown, root, error, None)
     sent = Round()
     _ping(sent, spec, "/fail", environ)
     for text in tell(spec, "failing", report, None, (outputs or root / runs.OUTPUTS) / job, clock, environ, sent=sent):

@@ -115,7 +115,11 @@ def _start(
 def _go_on(run: Path, moment: Moment, console: Console, errand: Errand, clock: Clock) -> Outcome:
     manifest = Manifest.load(run)
     if manifest.status == "finished":
-        complain(f"nothing to do: {moment.local:%Y-%m-%d %H:%M %Z} had its run; `runner run` begins one all the same")
+        display = console.open("", clock)  # which says nothing to cron, that would mail it
+        display.note(
+            f"nothing to do: {moment.local:%Y-%m-%d %H:%M %Z} had its run; `runner run` begins one all the same"
+        )
+        display.close()
         return Outcome(run, manifest, finished_code(manifest), idle=True)
     return app.resume(run, {}, console=console, errand=errand, as_begun=True, clock=clock)
 

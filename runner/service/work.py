@@ -82,7 +82,7 @@ def work(
     try:
         job = loaded(file, task, environ)
     except RunnerError as error:  # a key that is not set, a schema file that is gone: nobody watches yet
-        watch.tell_of_broken_file(file, error, outputs, clock, environ, warn)
+        watch.tell_of_broken_file(file, error, outputs, clock, environ, warn, made_from=Path(task.job_file))
         raise
     run = runs.of_task(base, task.id)
     if run is not None:
