@@ -540,6 +540,9 @@ def test_missing_files(tmp_path: Path) -> None:
     )
     folder = problem(tmp_path, "data")
     assert (folder.message, folder.hint) == ("`data` is a folder", "name its files, for instance `data/*.jsonl`")
+    name = "x" * 300 + ".jsonl"
+    long = problem(tmp_path, name)
+    assert long.message == f"`{name}` cannot be looked for: File name too long"
     (tmp_path / "notes.txt").write_text("x")
     unknown = problem(tmp_path, "notes.txt")
     assert unknown.message == "the name `notes.txt` does not tell what kind of file it is"

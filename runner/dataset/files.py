@@ -61,8 +61,15 @@ def expand(pattern: str, root: Path) -> list[Path]:
 
     Raises:
         NoFile: there is none yet.
-        WrongSetting: it names something that is no file.
+        WrongSetting: it names something that is no file, or that may not be looked at.
     """
+    try:
+        return _expanded(pattern, root)
+    except OSError as error:  # a folder that may not be searched, a name that is too long
+        raise WrongSetting("path", f"`{pattern}` cannot be looked for: {error.strerror or error}") from error
+
+
+def _expanded(pattern: str, root: Path) -> list[Path]:
     literal = Path(os.path.normpath(root / pattern))
     if literal.is_file():
         return [literal]
