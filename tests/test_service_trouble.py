@@ -130,6 +130,18 @@ def test_a_day_of_minutes_is_caught_up_at_once(nights: Nights) -> None:
     assert nights.began == [1]
 
 
+def test_many_moments_that_nobody_was_there_for_are_one_line(nights: Nights) -> None:
+    nights.job("nightly", schedule={"cron": "0 * * * *", "timezone": "UTC"})
+    nights.work()
+    nights.wall.now += timedelta(days=2)
+    nights.work()
+    assert [line[22:] for line in nights.said[1:3]] == [
+        "nightly  47 moments are not run, 2026-03-01 13:00 UTC to 2026-03-03 11:00 UTC: `runner runs` has each",
+        "nightly #1  is due: 2026-03-03 12:00 UTC",
+    ]
+    assert len(nights.records()) == 48
+
+
 def test_two_files_with_one_job_are_told_apart(nights: Nights) -> None:
     nights.job("nightly", schedule=NIGHT)
     other = nights.job("other", schedule=NIGHT)

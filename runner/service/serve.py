@@ -6,7 +6,7 @@ both are looked at again when it starts: killed at any moment, it goes on where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
@@ -37,6 +37,7 @@ _AGAIN_S = 60
 _LOCKED_S = 5
 _LATE_EVERY_US = 300_000_000
 _NEVER_US = 1 << 55
+_NAMED = 10
 
 
 @dataclass
@@ -254,8 +255,7 @@ class Service:
             if now_us < self._next.get(scheduled, 0):
                 continue
             known = self._book.plan(scheduled.job)
-            for called in agenda.call(self._book, scheduled, self._outputs, now_us, _preparing()):
-                self._say_called(scheduled, called)
+            self._say_called(scheduled, agenda.call(self._book, scheduled, self._outputs, now_us, _preparing()))
             plan = agenda.first_seen(self._book, scheduled, now_us)
             upcoming = next_start(scheduled.schedule, scheduled.job, agenda.at(plan.last_us))
             self._next[scheduled] = now_us + _NEVER_US if upcoming is None else agenda.us(upcoming.begins)
@@ -263,8 +263,19 @@ class Service:
                 when = f"{upcoming.local:%Y-%m-%d %H:%M %Z}" if upcoming else "never"
                 self._event(f"{scheduled.job} is scheduled ({scheduled.line}): next {when}")
 
-    def _say_called(self, scheduled: Scheduled, called: Called) -> None:
-        when = f"{agenda.at(called.record.at_us).astimezone(scheduled.schedule.zone):%Y-%m-%d %H:%M %Z}"
+    def _say_called(self, scheduled: Scheduled, called: Sequence[Called]) -> None:
+        passed = [each for each in called if each.task is None and each.error is None]
+        if len(passed) > _NAMED:
+            first, last = (_when(scheduled, each) for each in (passed[0], passed[-1]))
+            self._event(
+                f"{scheduled.job}  {len(passed):,} moments are not run, {first} to {last}: `runner runs` has each"
+            )
+        for each in called:
+            if each.task is not None or each.error is not None or len(passed) <= _NAMED:
+                self._say_one(scheduled, each)
+
+    def _say_one(self, scheduled: Scheduled, called: Called) -> None:
+        when = _when(scheduled, called)
         for task in called.cancelled:
             self._note(task, "is cancelled: the next run of its job begins, and `overlap: cancel`")
         if called.task is not None:
@@ -334,6 +345,10 @@ class Service:
 
     def _event(self, text: str) -> None:
         self._say(f"{utc_text(self._clock.now_us())[:19]}Z  {text}")
+
+
+def _when(scheduled: Scheduled, called: Called) -> str:
+    return f"{agenda.at(called.record.at_us).astimezone(scheduled.schedule.zone):%Y-%m-%d %H:%M %Z}"
 
 
 def _preparing() -> Prepare:
