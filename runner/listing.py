@@ -11,12 +11,13 @@ from runner import parts
 from runner.clock import SystemClock
 from runner.errors import SpecError
 from runner.history import OUTCOMES, UNFINISHED, Past, in_order, is_one_of, since_us, status
+from runner.lock import is_locked
 from runner.manifest import Manifest, utc_text
 from runner.problems import listed, suggest
 from runner.progress import duration
 from runner.report import report, show_path
-from runner.runs import all_runs, of_job, outputs_here
-from runner.service.book import Book
+from runner.runs import all_runs, of_job, of_moment, outputs_here
+from runner.service.book import NOT_BEGUN, Book
 from runner.sessions import close_killed, measure_running
 from runner.summary import summary_of
 
@@ -89,7 +90,12 @@ def _without_run(outputs: Path) -> list[dict[str, object]]:
     with Book(outputs, to_read=True) as book:
         for moment in book.moments():
             outcome, why = moment.verdict, moment.why
-            if moment.verdict == "run":
+            if moment.why == NOT_BEGUN:
+                base = outputs / moment.job
+                if is_locked(base) or of_moment(base, utc_text(moment.at_us)) is not None:
+                    continue
+                outcome = "killed"
+            elif moment.verdict == "run":
                 task = None if moment.task is None else book.task(moment.task)
                 if task is None or task.run is not None or task.outcome is None:
                     continue

@@ -456,6 +456,16 @@ def test_a_run_that_cron_starts_while_another_is_going_on_is_skipped(nights: Nig
     assert [outcome for _, outcome in nights.records()] == ["skipped"]
 
 
+def test_a_run_that_cron_started_and_that_was_killed_before_it_began_is_listed(nights: Nights) -> None:
+    file = nights.job("nightly", schedule=NIGHT)
+    with patch("runner.service.own_turn.app.start", side_effect=Killed), pytest.raises(Killed):
+        scheduled_run(nights, file)
+    [row] = json.loads(list_runs("nightly", nights.outputs, as_json=True))
+    assert (row["outcome"], row["why"]) == ("killed", "its run has not begun")
+    scheduled_run(nights, file)
+    assert [row["outcome"] for row in json.loads(list_runs("nightly", nights.outputs, as_json=True))] == ["success"]
+
+
 def test_what_a_service_has_taken_is_not_run_by_cron_as_well(nights: Nights) -> None:
     file = nights.job("nightly", schedule=NIGHT)
     nights.until("2026-03-02T12:00+00:00")

@@ -16,7 +16,7 @@ from runner.lock import is_locked
 from runner.schedule import moments
 from runner.schedule.moments import Judged, Verdict
 from runner.schedule.section import ScheduleSpec
-from runner.service.book import Book, Moment, NewTask, Plan, Task
+from runner.service.book import NOT_BEGUN, Book, Moment, NewTask, Plan, Task
 
 _SET_BACK_US = 3_600_000_000
 """By how much the clock must have been set back to judge moments again: by less, the next one is waited for."""
@@ -171,7 +171,7 @@ def take_turn(book: Book, scheduled: Scheduled, now_us: int) -> OwnTurn:
             between = list(moments.moments(scheduled.schedule, scheduled.job, at(plan.last_us), newest.at))[:-1]
             book.note(Moment(scheduled.job, us(each.at), "missed", "nothing started it", now_us, None)
                       for each in between)  # fmt: skip
-            book.note([Moment(scheduled.job, at_us, "run", "", now_us, None)])
+            book.note([Moment(scheduled.job, at_us, "run", NOT_BEGUN, now_us, None)])
             book.keep(replace(plan, last_us=at_us))
             return OwnTurn(newest)
         return OwnTurn(newest, known)

@@ -28,6 +28,9 @@ FOLDER = "task-"
 _VERSION = 1
 _WAIT_S = 20.0
 
+NOT_BEGUN = "its run has not begun"
+"""Why a moment has no run that another scheduler started: until it has, and for ever where the process was killed."""
+
 State = Literal["queued", "running", "ended"]
 Source = Literal["submit", "schedule", "inbox"]
 
@@ -237,11 +240,13 @@ class Book:
         try:
             yield
         except (sqlite3.OperationalError, OSError) as error:
+            busy = getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+            held = f"another process has held it for {_WAIT_S:.0f} s: see which, and try again"
             raise FatalError(
                 f"the queue cannot be used: {error}",
                 kind="disk",
                 where=str(self.path),
-                hint="make room there, or mend its permissions; nothing that was queued is lost",
+                hint=held if busy else "make room there, or mend its permissions; nothing that was queued is lost",
             ) from error
         except sqlite3.DatabaseError as error:
             raise SpecError(
@@ -325,8 +330,10 @@ class Book:
         self._write(query, (begins_us, int(killed), task.id))
 
     def end(self, task: Task, now_us: int, outcome: str, message: str | None = None, run: str | None = None) -> None:
-        """Note how a task ended."""
-        query = "UPDATE task SET state = 'ended', ended_us = ?, outcome = ?, message = ?, run = ? WHERE id = ?"
+        """Note how a task ended. Its job is forgotten: the run has it, and years of nights would add up."""
+        query = (
+            "UPDATE task SET state = 'ended', spec = '', ended_us = ?, outcome = ?, message = ?, run = ? WHERE id = ?"
+        )
         self._write(query, (now_us, outcome, message, run, task.id))
 
     def cancel(self, number: int, now_us: int) -> Task:

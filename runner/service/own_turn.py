@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -53,8 +54,13 @@ def run_scheduled(
     if scheduled is None:
         return _start(job_file, overrides, outputs, console, errand, Origin(scheduled=True), clock, environ)
     folder = outputs or find_root(job_file) / runs.OUTPUTS
-    with Book(folder) as book:
-        turn = agenda.take_turn(book, scheduled, clock.now_us())
+    with ExitStack() as opened:
+        try:
+            book = opened.enter_context(Book(folder))
+            turn = agenda.take_turn(book, scheduled, clock.now_us())
+        except RunnerError as error:  # a full disk, before anybody watches
+            _tell(job_file, error, outputs, clock, environ)
+            raise
         if turn.moment is None:
             return _start(job_file, overrides, outputs, console, errand, Origin(scheduled=True), clock, environ)
         moment = utc_text(agenda.us(turn.moment.at))
@@ -107,9 +113,13 @@ def _start(
         if not errand.wait:
             detached.refuse_to_detach(job)
     except RunnerError as error:  # before anybody watches
-        watch.tell_of_broken_file(job_file, error, outputs, clock, environ, lambda text: complain(f"warning: {text}"))
+        _tell(job_file, error, outputs, clock, environ)
         raise
     return app.start(job, outputs=outputs, console=console, errand=errand, origin=origin, clock=clock)
+
+
+def _tell(job_file: Path, error: RunnerError, outputs: Path | None, clock: Clock, environ: Mapping[str, str]) -> None:
+    watch.tell_of_broken_file(job_file, error, outputs, clock, environ, lambda text: complain(f"warning: {text}"))
 
 
 def _go_on(run: Path, moment: Moment, console: Console, errand: Errand, clock: Clock) -> Outcome:

@@ -289,7 +289,7 @@ class Service:
     def look_for_late(self) -> None:
         """Tell those who asked for it of jobs whose last success is too old."""
         for scheduled in self._scheduled:
-            if not scheduled.tells_late:
+            if not (scheduled.tells_late and scheduled.schedule.enabled):
                 continue
             plan = self._book.plan(scheduled.job)
             try:
