@@ -42,8 +42,12 @@ def answers(here: Project) -> list[dict[str, Any]]:
 
 
 def workers(pid: int) -> list[psutil.Process]:
+    """Return the worker processes of a run; none of one that has ended."""
     found = []
-    for child in psutil.Process(pid).children(recursive=True):
+    children: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        children = psutil.Process(pid).children(recursive=True)
+    for child in children:
         with suppress(psutil.Error):  # it is gone, or going
             if any("runner.workers.child" in part for part in child.cmdline()):
                 found.append(child)
