@@ -11,12 +11,12 @@ share some bits, so that memory does not grow with the rows. Nothing is kept bet
 
 from __future__ import annotations
 
+import struct
 import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 
@@ -34,6 +34,11 @@ from runner.selection import Selection
 from runner.template import MissingField
 
 _MARK_BYTES = 16
+_MARK = struct.Struct("<q8s")
+"""The mark of a request under a name: Python's own hash of the name, which lasts as long as the process, as marks do,
+and half of the fingerprint. That two of a million names share a hash has a probability of 3 in a hundred million, and
+makes rows of them new that are not; that a row is taken for another one would take all 16 bytes."""
+
 _WRITE_AT = 8192
 _READ_MARKS = 1 << 16
 _MARKS_PER_PASS = 1 << 18
@@ -141,8 +146,9 @@ class Asked:
             self._pass_over(item.index)
         self._next = item.index + 1
         if self._names is not None:
-            names = self._names.of_row(item.id)
-            fingerprints = [_mark(name, fingerprint) for name, fingerprint in zip(names, fingerprints, strict=True)]
+            row_id = item.id if item.id.isascii() else _as_kept(item.id)
+            of_models = zip(self._names.starts, fingerprints, strict=True)
+            fingerprints = [_MARK.pack(hash(start + row_id), fingerprint) for start, fingerprint in of_models]
         self._marks.add(*fingerprints)
         return None
 
@@ -219,7 +225,7 @@ class Asked:
                 yield fingerprints
             else:
                 of_rows = enumerate(names.of_answers(answers))
-                yield b"".join([_mark(name, fingerprints[at * 16 : at * 16 + 8]) for at, name in of_rows])
+                yield b"".join([_MARK.pack(hash(name), fingerprints[at * 16 : at * 16 + 8]) for at, name in of_rows])
 
 
 class _Names:
@@ -230,12 +236,15 @@ class _Names:
 
     Args:
         column: the input's column with the ids.
+
+    Attributes:
+        starts: what the name of a row begins with, before its id, for each model.
     """
 
     def __init__(self, column: str | None, models: Sequence[str]) -> None:
         self.models = tuple(models)
         self._column = column
-        self._starts = [f"{model}\0" for model in models] if len(models) > 1 else [""]
+        self.starts = [f"{model}\0" for model in models] if len(models) > 1 else [""]
 
     def fit(self, run: Past) -> bool:
         """Whether a run's rows have their ids from the same column."""
@@ -245,10 +254,6 @@ class _Names:
         """Whether only the answers of these models count in a run."""
         return len(self.models) > 1 or len(run.manifest.models) > 1
 
-    def of_row(self, row_id: str) -> list[str]:
-        """Return the name of a row of the input for each model."""
-        return [start + row_id for start in self._starts]
-
     def of_answers(self, answers: pa.Table) -> list[str]:
         """Return the name of each of some answers."""
         ids: list[str] = answers.column("_id").to_pylist()
@@ -257,14 +262,9 @@ class _Names:
         return [f"{model}\0{row_id}" for model, row_id in zip(answers.column("_model").to_pylist(), ids, strict=True)]
 
 
-def _mark(name: str, fingerprint: bytes) -> bytes:
-    """Return the mark of a request under a name.
-
-    That two of a million names have the same first half has a probability of 3 in a hundred million, and makes rows of
-    them new that are not; that a row is taken for another one would take all 16 bytes.
-    """
-    # As the parts hold text that is no Unicode.
-    return blake2b(name.encode("utf-8", "backslashreplace"), digest_size=8).digest() + fingerprint[:8]
+def _as_kept(text: str) -> str:
+    """Return a text as the parts hold it: they cannot hold what is no Unicode."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
