@@ -414,6 +414,7 @@ def test_a_job_that_has_not_succeeded_for_too_long_is_told_once(nights: Nights) 
         nights.job("nightly", schedule=NIGHT, notify=tells, input={"path": "none.jsonl", "id": "id"})
         nights.until("2026-03-05T12:00+00:00", timedelta(hours=2))
         assert [message["event"] for message in hook.messages] == ["late"]
+        assert sum("is late" in line for line in nights.said) == 1
 
 
 # Without the service --------------------------------------------------------------------------------------------------

@@ -85,6 +85,7 @@ class Service:
         self._going: dict[int, _Going] = {}
         self._stuck: set[str] = set()  # files of the inbox, by their tokens, that could not be moved away
         self._held: set[int] = set()  # tasks that wait for another run of their job, and were said to
+        self._late: set[str] = set()  # jobs that were said to be late
         self._looked_us = self._looked_for_late_us = clock.now_us()
         self._scheduled: list[Scheduled] = []
         self._next: dict[Scheduled, int] = {}  # when to ask again, so that waiting costs next to nothing
@@ -298,7 +299,10 @@ class Service:
                 continue  # which was said when it was due
             base = self._outputs / scheduled.job
             since_us = plan.since_us if plan else None
-            if watch.tell_if_late(job, base, self._clock, self._environ, self._event, since_us=since_us):
+            if not watch.tell_if_late(job, base, self._clock, self._environ, self._event, since_us=since_us):
+                self._late.discard(scheduled.job)
+            elif scheduled.job not in self._late:
+                self._late.add(scheduled.job)
                 self._event(f"{scheduled.job} is late: its last success is too long ago")
 
     def _tell_of(self, job_file: Path, error: RunnerError) -> None:
