@@ -29,6 +29,7 @@ from runner.errors import Exit, FatalError, RunnerError, SpecError
 from runner.execution import Outcome
 from runner.history import Past
 from runner.load import Job, load_job
+from runner.money import usd
 from runner.plan import make_plan
 from runner.problems import SpecErrors, display, typed
 from runner.progress import Console, duration
@@ -110,7 +111,7 @@ class Done:
             of_all = "" if self.rows == self.total else f" of {self.total:,}"
             said.append(f"{self.rows:,}{of_all} {'row' if self.total == 1 else 'rows'}")
             said += [f"{self.failed:,} failed"] if self.failed else []
-            said += ["cost unknown" if self.cost_usd is None else f"${self.cost_usd:.4f}", duration(self.took_s)]
+            said += ["cost unknown" if self.cost_usd is None else usd(self.cost_usd), duration(self.took_s)]
             said += {Doing.RESUME: ["resumed"], Doing.RETRY: ["retried"]}.get(self.doing, [])
         lines = ["  ".join([*said, *([self.error] if self.error else [])])]
         return "\n".join([*lines, *(f"            warning: {text}" for text in self.warnings)])
@@ -469,7 +470,7 @@ class Ended:
             costs = [one.cost_usd for one in self.done if one.run is not None]
             known = [cost for cost in costs if cost is not None]
             said.append(f"{sum(one.rows for one in self.done):,} rows")
-            said.append(f"${sum(known):.4f}" if len(known) == len(costs) else "cost unknown")
+            said.append(usd(sum(known)) if len(known) == len(costs) else "cost unknown")
             said.append(duration(self.took_s))
         lines = [" · ".join(said)]
         if self.stale:

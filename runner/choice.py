@@ -17,6 +17,7 @@ from runner.deadline import Deadline
 from runner.forecast import FLEX_MARGIN, LIVE_MARGIN, live_s
 from runner.load import Job, load_job
 from runner.models import MODELS_FILE, Models
+from runner.money import usd
 from runner.plan import Plan, make_plan
 from runner.prices import STANDARD, Tariff, tier_of
 from runner.problems import SpecErrors, listed
@@ -316,13 +317,6 @@ def span_usd(cost_usd: tuple[float | None, float | None]) -> str:
     if high is None:
         return f"at least {usd(low)}"
     return usd(low) if usd(low) == usd(high) else f"{usd(low)} to {usd(high)}"
-
-
-def usd(amount: float) -> str:
-    """Return an amount of money as people write it."""
-    if 0 < amount < 0.000_05:
-        return "under $0.0001"
-    return f"${amount:,.2f}" if amount >= 100 else f"${amount:,.4f}"
 
 
 def _when(deadline: Deadline, now_us: int, left_s: float) -> str:

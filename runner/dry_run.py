@@ -15,6 +15,7 @@ from runner.choice import BATCH, HYBRID, Choice, cost_usd, settle, way_of
 from runner.clock import SystemClock
 from runner.incremental import asking, narrowed
 from runner.load import load_job
+from runner.money import usd
 from runner.plan import make_plan
 from runner.prices import STANDARD, Tariff
 from runner.progress import duration
@@ -117,8 +118,8 @@ class Estimate:
         if low is None:
             return f"unknown: `{self.model}` is not in configs/models.yaml"
         if high is None:
-            return f"at least about ${low:,.4f}; no maximum, because the job sets no longest answer"
-        ends = dict.fromkeys(f"${end:,.4f}" for end in (low, high))
+            return f"at least about {usd(low)}; no maximum, because the job sets no longest answer"
+        ends = dict.fromkeys(usd(end) for end in (low, high))
         return f"about {' to '.join(ends)}"
 
 
@@ -211,7 +212,7 @@ def _fallback(retry: RetrySpec, loads: Sequence[Workload], tariffs: Sequence[Tar
     """Yield what it would cost if flex had no room for any row."""
     if retry.flex_fallback is not None:
         most = _sum([load.cost_usd(of)[1] for load, of in zip(loads, tariffs, strict=True)])
-        at_most = "" if most is None else f": at most about ${most:,.4f}"
+        at_most = "" if most is None else f": at most about {usd(most)}"
         yield f"rows that flex has no room for cost the standard price{at_most} for all of them"
 
 

@@ -13,6 +13,7 @@ from runner.errors import SpecError
 from runner.history import OUTCOMES, UNFINISHED, Past, in_order, is_one_of, since_us, status
 from runner.lock import is_locked
 from runner.manifest import Manifest, utc_text
+from runner.money import usd
 from runner.problems import listed, suggest
 from runner.progress import duration
 from runner.report import report, show_path
@@ -195,4 +196,4 @@ def _time(value: object) -> str:
 
 
 def _usd(value: object) -> str:
-    return f"${value:.4f}" if isinstance(value, float | int) else "-"
+    return usd(value) if isinstance(value, float | int) else "-"

@@ -21,7 +21,6 @@ from runner.choice import (
     needs_s,
     refusal,
     span_usd,
-    usd,
     way_of,
     workload,
 )
@@ -29,6 +28,7 @@ from runner.clock import SystemClock
 from runner.forecast import live_s
 from runner.load import Job, load_job
 from runner.models import Models
+from runner.money import usd
 from runner.plan import Plan, make_plan
 from runner.prices import STANDARD, tier_of
 from runner.problems import dotted

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 from runner.clock import Clock
 from runner.forecast import RateLimits
+from runner.money import usd
 from runner.pace import Pace, TimeLeft
 from runner.tally import Tally
 
@@ -284,8 +285,8 @@ def _left(left: TimeLeft | None) -> str:
 
 def _cost(moment: Moment) -> str:
     if moment.cost_known:
-        return f"${moment.cost_usd:.4f}"
-    return f"at least ${moment.cost_usd:.4f}" if moment.cost_usd else "cost unknown"
+        return usd(moment.cost_usd)
+    return f"at least {usd(moment.cost_usd)}" if moment.cost_usd else "cost unknown"
 
 
 def duration(seconds: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from runner.evaluate import PICTURE
 from runner.evaluate.words import evaluation_lines
 from runner.manifest import Manifest
+from runner.money import usd
 from runner.progress import duration
 
 _ANSWERS_SHOWN = 12
@@ -240,8 +241,8 @@ def _tokens(summary: dict[str, Any]) -> str:
 def _cost(summary: dict[str, Any], models: Sequence[str]) -> str:
     cost_usd, rows = summary["cost_usd"], summary["rows"]
     if cost_usd is not None:
-        per_thousand = f" · ${cost_usd / rows * 1000:.4f} per 1,000 rows" if rows else ""
-        return f"${cost_usd:.4f}{per_thousand}"
+        per_thousand = f" · {usd(cost_usd / rows * 1000)} per 1,000 rows" if rows else ""
+        return usd(cost_usd) + per_thousand
     known = summary.get("cost_at_least_usd")
     why = []
     if summary.get("rows_without_price"):
@@ -249,19 +250,19 @@ def _cost(summary: dict[str, Any], models: Sequence[str]) -> str:
         why.append(f"{names} has no price in configs/models.yaml")
     if summary.get("rows_without_usage"):
         why.append(f"the server reported no usage for {summary['rows_without_usage']:,} of {rows:,} rows")
-    return (f"at least ${known:.4f}" if known else "unknown") + (f": {' and '.join(why)}" if why else "")
+    return (f"at least {usd(known)}" if known else "unknown") + (f": {' and '.join(why)}" if why else "")
 
 
 def _saved(saved: dict[str, Any], *, dedupe: bool) -> str:
     parts = []
     if saved.get("reused_rows"):
-        parts.append(f"{_counted(saved['reused_rows'])} answered by earlier runs: ${saved['reuse_usd']:.4f}")
+        parts.append(f"{_counted(saved['reused_rows'])} answered by earlier runs: {usd(saved['reuse_usd'])}")
     if saved.get("deduped_rows"):
-        parts.append(f"{_counted(saved['deduped_rows'])} with the request of another: ${saved['dedupe_usd']:.4f}")
+        parts.append(f"{_counted(saved['deduped_rows'])} with the request of another: {usd(saved['dedupe_usd'])}")
     if saved.get("identical_rows") and not dedupe:  # with it, these are rows that were sent again after a failure
         parts.append(f"{_counted(saved['identical_rows'])} sent the request of another: `dedupe: true` would not")
     if saved.get("cache_usd"):
-        parts.append(f"caching: ${saved['cache_usd']:.4f}")
+        parts.append(f"caching: {usd(saved['cache_usd'])}")
     return " · ".join(parts)
 
 

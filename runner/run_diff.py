@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from runner.differences import change, job_changes, prompt_diff
 from runner.errors import SpecError
 from runner.history import Past, in_order
+from runner.money import usd
 from runner.report import show_path
 from runner.row_diff import ChangedRow, RowDiff, compare_rows
 from runner.runs import of_job
@@ -60,8 +61,8 @@ class RunDiff:
     def text(self) -> str:
         sections = {
             "job": self._job(), "input": self._input(), "rows": self._counts(), "answers": self._answers(),
-            "tokens": self._both("input_tokens", "{:,} in"), "": self._both("output_tokens", "{:,} out"),
-            "cost": self._both("cost_usd", "${:.4f}"), "changed": self._changed(),
+            "tokens": self._both("input_tokens", "{:,} in".format), "": self._both("output_tokens", "{:,} out".format),
+            "cost": self._both("cost_usd", usd), "changed": self._changed(),
         }  # fmt: skip
         lines = [f"{self.old.manifest.job}: {show_path(self.old.folder)} -> {show_path(self.new.folder)}", ""]
         for name, found in sections.items():
@@ -91,7 +92,7 @@ class RunDiff:
 
     def _counts(self) -> Iterator[str]:
         yield " · ".join(
-            f"{word}{_arrow(self.numbers[name], '{:,}')}"
+            f"{word}{_arrow(self.numbers[name], '{:,}'.format)}"
             for name, word in (("rows", ""), ("ok", "ok "), ("failed", "failed "), ("reused_rows", "reused "))
             if name == "rows" or any(self.numbers[name])
         )
@@ -110,9 +111,9 @@ class RunDiff:
             if len(counts) > _MOST_LABELS:
                 yield f"  and {len(counts) - _MOST_LABELS:,} more"
         for question, means in self.means.items():
-            yield f"{question}: {_arrow(means, '{:g}')} on average"
+            yield f"{question}: {_arrow(means, '{:g}'.format)} on average"
 
-    def _both(self, name: str, form: str) -> Iterator[str]:
+    def _both(self, name: str, form: Callable[[Any], str]) -> Iterator[str]:
         if any(self.numbers[name]):
             yield _arrow(self.numbers[name], form)
 
@@ -241,8 +242,8 @@ def _means(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[fl
     return {name: (then.get(name), now.get(name)) for name in [*now, *(each for each in then if each not in now)]}
 
 
-def _arrow(both: tuple[Any, Any], form: str) -> str:
-    old, new = ("unknown" if value is None else form.format(value) for value in both)
+def _arrow(both: tuple[Any, Any], form: Callable[[Any], str]) -> str:
+    old, new = ("unknown" if value is None else form(value) for value in both)
     return old if old == new else f"{old} -> {new}"
 
 

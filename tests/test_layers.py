@@ -52,6 +52,7 @@ ORDER = [
         "addresses",
         "exact_json",
         "overrides",
+        "money",
     },
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules", "prices"},
     {

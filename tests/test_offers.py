@@ -132,7 +132,7 @@ def test_what_the_decisions_api_would_save_where_the_answer_is_a_label(here: Pro
     here.change(output={"labels": ["physics", "mathematics"]}, parameters={"max_output_tokens": 2000})
     # 10 x 0.10 x (1,000 and the schema's tokens) either way; answers of 5 to 2,000 tokens at 0.50 are saved
     [line] = remark(compared(here))
-    assert line.endswith("gpt-6-luna for $0.0010: that saves under $0.0001 to $0.0100.")
+    assert line.endswith("gpt-6-luna for $0.0010: that saves $0.000025 to $0.0100.")
     [line] = remark(compared(here, **{"parameters.service_tier": "flex"}))  # which costs half
     assert line.endswith("gpt-6-luna for $0.0010: that saves up to $0.0045.")
     assert remark(compared(here, model="gpt-6-sol")) == []  # it is not on that API
@@ -156,11 +156,11 @@ def test_as_text(here: Project) -> None:
             "",
             "  10 rows, about 10,000 tokens in, 10 to 1,000 out, with `api: responses`",
             "",
-            "  model       tier      cost                earliest finish",
-            "  gpt-6-luna  batch     $0.0005 to $0.0008  up to 24 h       ends on 2026-12-11",
-            "  gpt-6-luna  hybrid    $0.0005 to $0.0015  by its deadline  ends on 2026-12-11",
-            "* gpt-6-luna  standard  $0.0010 to $0.0015  10.0 s or more   this job; ends on 2026-12-11",
-            "  other       standard  $0.0201 to $0.0300  10.0 s or more",
+            "  model       tier      cost                 earliest finish",
+            "  gpt-6-luna  batch     $0.0005 to $0.00075  up to 24 h       ends on 2026-12-11",
+            "  gpt-6-luna  hybrid    $0.0005 to $0.0015   by its deadline  ends on 2026-12-11",
+            "* gpt-6-luna  standard  $0.0010 to $0.0015   10.0 s or more   this job; ends on 2026-12-11",
+            "  other       standard  $0.0201 to $0.0300   10.0 s or more",
             "",
             "  cost: from the shortest answers that fit to the longest allowed. 4 characters count as a token,",
             "    nothing is cached, no row is sent twice.",

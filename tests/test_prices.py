@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from runner.money import usd
 from runner.prices import Tariff, tier_of
 from runner.records import Usage
 
@@ -162,3 +163,22 @@ def test_unknown_usage_has_no_cost(usage: Usage) -> None:
 def test_the_names_of_the_standard_tier() -> None:
     assert {tier_of(name) for name in (None, "", "auto", "default", "standard")} == {"standard"}
     assert [tier_of(name) for name in ("flex", "priority")] == ["flex", "priority"]
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [
+        (0, "$0.0000"),
+        (0.00000013, "$0.00000013"),
+        (0.00004, "$0.00004"),
+        (0.00011, "$0.00011"),
+        (0.0005, "$0.0005"),
+        (0.00099999, "$0.0010"),
+        (0.0062, "$0.0062"),
+        (12.3456, "$12.3456"),
+        (1234.5, "$1,234.50"),
+        (-0.01, "$-0.0100"),
+    ],
+)
+def test_money_as_people_write_it(amount: float, shown: str) -> None:
+    assert usd(amount) == shown

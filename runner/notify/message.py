@@ -12,6 +12,7 @@ from typing import Any
 from runner.errors import Exit, RunnerError
 from runner.freshness import Success
 from runner.manifest import Manifest
+from runner.money import usd
 from runner.notify.state import State
 from runner.notify_section import Event
 from runner.problems import mask
@@ -175,9 +176,9 @@ def _raised(manifest: Manifest) -> str:
 
 def _cost(summary: dict[str, Any]) -> str:
     if summary.get("cost_usd") is not None:
-        return f"${summary['cost_usd']:.4f}"
+        return usd(summary["cost_usd"])
     known = summary.get("cost_at_least_usd")
-    return f"at least ${known:.4f}" if known else "unknown"
+    return f"at least {usd(known)}" if known else "unknown"
 
 
 def _typed(path: Path, root: Path) -> str:
