@@ -95,6 +95,7 @@ def test_these_are_the_examples() -> None:
         "arxiv-topics",
         "paper-facts",
         "paper-models",
+        "paper-nightly",
         "paper-organizations",
         "paper-overnight",
         "paper-questions",
@@ -334,6 +335,7 @@ def test_an_example_gives_the_same_table_in_batches_at_half_the_price(
     tables, cost_usd = [], []
     for strategy in ("asyncio", "batch_api"):
         settings = {"endpoint": "there", "limits": {"concurrency": 32}, "reuse": False, "strategy": strategy}
+        settings["incremental"] = None  # or the second would find nothing new
         done = run_job(load(tmp_path / "jobs" / f"{name}.yaml", **settings), progress=False)
         assert (done.status, done.failed) == ("finished", 0)
         tables.append(read_results(done.folder))
@@ -359,6 +361,13 @@ def test_what_is_not_done_overnight_is_sent_live(tmp_path: Path) -> None:
     table = work("paper-overnight", tmp_path, strategy={"name": "batch_api", "deadline": "10m"})
     assert table.column("_batch").null_count == 240
     assert table.column("_latency_s").null_count == 0
+
+
+def test_the_second_night_has_nothing_to_do(tmp_path: Path) -> None:
+    assert work("paper-nightly", tmp_path).num_rows == 240
+    with forking():
+        again = run_job(load(tmp_path / "jobs" / "paper-nightly.yaml"), progress=False)
+    assert (again.status, again.rows) == ("finished", 0)
 
 
 # Both ----------------------------------------------------------------------------------------------------------------
