@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, time, tzinfo
 from glob import has_magic
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
-from runner.clock import Clock
+from runner.clock import Clock, us_of
 from runner.dataset.files import display_name, expand, kind_of
 from runner.dataset.settings import NoFile
 from runner.deadline import at_us
@@ -21,6 +17,7 @@ from runner.load import Job
 from runner.places import at_its_place
 from runner.problems import Problem, SpecErrors
 from runner.sections import WaitSpec
+from runner.signals import at_an_ending
 from runner.stop import Stop
 
 LOOK_S = 2.0
@@ -87,7 +84,7 @@ class Arrival:
         """
         pause = pause or stop.pause
         said, said_s = None, 0.0
-        with _ended_by_signals():
+        with at_an_ending(_interrupt):  # there is no run yet that could be stopped with care
             while not self.complete:
                 now_us, now_s = self._clock.now_us(), self._clock.steady_s()
                 self._refuse_if_over(now_us)
@@ -188,7 +185,7 @@ def until_us(wait: WaitSpec, began_us: int, moment: datetime | None, zone: tzinf
         zone: whose clock it is; None: this machine's.
     """
     if moment is not None and isinstance(wait.until.when, time):
-        return at_us(wait.until, round(moment.timestamp() * 1e6), zone)
+        return at_us(wait.until, us_of(moment), zone)
     return at_us(wait.until, began_us, zone)
 
 
@@ -197,22 +194,5 @@ def _shortened(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the waiting as Ctrl-C does: there is no run yet that could be stopped with care."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are for the main thread, and `stop` for this one
-        return
-    wanted = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` asks to go on when the terminal closes
-        wanted.append(signal.SIGHUP)
-    before = {number: signal.signal(number, interrupt) for number in wanted}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt

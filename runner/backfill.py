@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +17,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 from runner import app, open_files
@@ -34,6 +31,7 @@ from runner.plan import make_plan
 from runner.problems import SpecErrors, display, typed
 from runner.progress import Console, duration
 from runner.schedule.moments import moments
+from runner.signals import at_an_ending
 from runner.snapshot import as_run, changed
 from runner.stdio import complain, finish
 from runner.stop import Stop
@@ -269,7 +267,7 @@ class Backfill:
             )
             steps = self.steps()
             crew = _Crew(self, console if order.max_active == 1 else Console(quiet=True))
-            with _signals(crew.stop):
+            with _stopped_by_signals(crew.stop):
                 done = crew.work([step for step in steps if step.doing is not Doing.NOTHING], show)
         stale = self._stale([step.folder for step in steps if step.doing is Doing.NOTHING and step.folder is not None])
         return Ended(order, steps, done, crew.interrupted, stale, time.monotonic() - began)
@@ -392,17 +390,14 @@ def _unbegun(base: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    """The first SIGINT, SIGTERM or SIGHUP lets what is in flight finish; the second ends the process at once.
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """The first such signal lets what is in flight finish; the second ends the process at once.
 
     That loses nothing but what is in flight: every answer that came is in its journal already.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # its owner handles signals
-        return
     asked = False
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
+    def take() -> None:
         nonlocal asked
         if asked:
             complain("interrupted")
@@ -412,15 +407,8 @@ def _signals(stop: Callable[[], None]) -> Iterator[None]:
         stop()
         complain("stopping: waiting for the answers that are on their way (again to stop at once)")
 
-    wanted = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` asks to go on when the terminal closes
-        wanted.append(signal.SIGHUP)
-    before = {number: signal.signal(number, on_signal) for number in wanted}
-    try:
+    with at_an_ending(take):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # What came of it ------------------------------------------------------------------------------------------------------

@@ -155,6 +155,11 @@ def run(
     if dry_run:
         from runner.dry_run import dry_run as estimate
 
+        if scheduled:
+            from runner.service.submission import unattended
+
+            overrides = dict(unattended(job, overrides).overrides)
+
         shown = estimate(job, overrides, outputs=outputs, run_date=run_date)
         say(json.dumps(shown.as_json(), indent=2, ensure_ascii=False) if as_json else shown.text())
         return Exit.OK

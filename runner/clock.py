@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import Protocol
 
 
@@ -24,3 +25,8 @@ class SystemClock:
 
     def steady_s(self) -> float:
         return time.perf_counter()
+
+
+def us_of(moment: datetime) -> int:
+    """Return a moment in microseconds since 1970; one without an offset is on this machine's clock."""
+    return round(moment.timestamp() * 1e6)

@@ -44,9 +44,7 @@ def run_for_date(
         there = None if force else newest_for(job, pasts_in(base))
         if there is not None:
             return app.resume(there.folder, job.overrides, console=console, errand=errand, held=app.Held())
-        return app.start(
-            job, outputs=outputs, console=console, errand=errand, held=app.Held()
-        )  # fmt: skip
+        return app.start(job, outputs=outputs, console=console, errand=errand, held=app.Held())
 
 
 def nothing_to_do(job: Job, outcome: Outcome) -> str:

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta, tzinfo
 
+from runner.clock import us_of
 from runner.problems import Finding, complain, say
 from runner.timespan import read_span
 from runner.written import Written
@@ -45,7 +46,7 @@ class Deadline(Written):
         if isinstance(self.when, timedelta):
             return began_us + self.when // timedelta(microseconds=1)
         if isinstance(self.when, datetime):
-            return _us(self.when) if self.when.tzinfo else _moments(self.when, zone)[0]
+            return us_of(self.when) if self.when.tzinfo else _moments(self.when, zone)[0]
         today = datetime.fromtimestamp(began_us / 1e6, zone).date()
         days = (today, today + timedelta(days=1))
         found = [at for day in days for at in _moments(datetime.combine(day, self.when), zone)]
@@ -126,7 +127,7 @@ def _moments(shown: datetime, zone: tzinfo | None) -> tuple[int, int]:
 
     Where the clock jumps over it, that is the moment of the jump.
     """
-    first, second = (_us(shown.replace(fold=fold, tzinfo=zone)) for fold in (0, 1))
+    first, second = (us_of(shown.replace(fold=fold, tzinfo=zone)) for fold in (0, 1))
     if first <= second:
         return first, second
     # It is skipped: `fold` 0 counts on with the clock before the jump, 1 back with the one after it (PEP 495).
@@ -135,7 +136,3 @@ def _moments(shown: datetime, zone: tzinfo | None) -> tuple[int, int]:
         seconds, True, key=lambda moment: datetime.fromtimestamp(moment, zone).replace(tzinfo=None) >= shown
     )
     return seconds[jump] * 1_000_000, seconds[jump] * 1_000_000
-
-
-def _us(moment: datetime) -> int:
-    return round(moment.timestamp() * 1e6)

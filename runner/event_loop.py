@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from runner.signals import endings
 from runner.stop import Stop
 
 
@@ -52,9 +52,7 @@ def stop_on_signals(stop: Stop, note: Callable[[str], None], work: asyncio.Task[
         stop.request()
         note("stopping: waiting for the answers that are on their way (again to stop at once)")
 
-    wanted = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` asks to go on when the terminal closes
-        wanted.append(signal.SIGHUP)
+    wanted = endings()
     try:
         for number in wanted:
             loop.add_signal_handler(number, on_signal)

@@ -16,7 +16,7 @@ from runner.batches import ledger
 from runner.batches.office import WAIT, Errand, Home
 from runner.budget import Amount, Budget
 from runner.calls import Calls, open_gate
-from runner.clock import Clock
+from runner.clock import Clock, us_of
 from runner.connect import connected
 from runner.dataset.fingerprint import FileStamp
 from runner.errors import Exit, FatalError, RunnerError, SpecError
@@ -286,7 +286,7 @@ def _began_us(sessions: Sequence[Session]) -> int:
         if session.ended == "finished" or session.retry != first.retry:
             break
         first = session
-    return round(datetime.fromisoformat(first.started_at).timestamp() * 1e6)
+    return us_of(datetime.fromisoformat(first.started_at))
 
 
 def _soon() -> Callable[[Callable[[], None]], None]:

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from runner import runs
+from runner.clock import us_of
 from runner.errors import SpecError
 from runner.history import is_success
 from runner.manifest import Manifest
@@ -59,12 +60,12 @@ def _known_at_us(manifest: Manifest) -> int | None:
     day = datetime.combine(date.fromisoformat(manifest.run_date), datetime.min.time(), UTC)
     on_time = day + timedelta(days=2)
     began = datetime.fromisoformat(manifest.sessions[0].started_at)
-    return at_us if began <= on_time else min(at_us, round(on_time.timestamp() * 1e6))
+    return at_us if began <= on_time else min(at_us, us_of(on_time))
 
 
 def finished_at_us(manifest: Manifest) -> int | None:
     """Return when a run first had a result for every row; a retry does not make it younger."""
     for session in manifest.sessions:
         if session.ended == "finished" and session.finished_at is not None:
-            return round(datetime.fromisoformat(session.finished_at).timestamp() * 1e6)
+            return us_of(datetime.fromisoformat(session.finished_at))
     return None

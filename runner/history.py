@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from runner.clock import us_of
 from runner.errors import SpecError
 from runner.lock import is_locked
 from runner.manifest import Manifest
@@ -152,16 +153,12 @@ def since_us(text: str, now_us: int) -> int:
         raise SpecError(
             f"--since takes a time span or a date, got `{text}`", hint="for instance --since 7d or --since 2026-11-01"
         ) from None
-    return _us(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    return us_of(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def _began_us(manifest: Manifest, folder: Path) -> int:
     if manifest.sessions:
-        return _us(datetime.fromisoformat(manifest.sessions[0].started_at))
+        return us_of(datetime.fromisoformat(manifest.sessions[0].started_at))
     if stamp := _STAMP.match(folder.name):  # it was killed before it began to work
-        return _us(datetime.strptime(stamp[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC))
+        return us_of(datetime.strptime(stamp[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC))
     return folder.stat().st_mtime_ns // 1000
-
-
-def _us(moment: datetime) -> int:
-    return round(moment.timestamp() * 1e6)

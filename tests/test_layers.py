@@ -53,6 +53,7 @@ ORDER = [
         "exact_json",
         "overrides",
         "money",
+        "signals",
     },
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules", "prices"},
     {

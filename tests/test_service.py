@@ -439,6 +439,13 @@ def test_a_run_that_cron_starts_is_the_run_of_its_moment(nights: Nights) -> None
     assert [row["outcome"] for row in shown] == ["success", "missed", "missed", "success"]
 
 
+def test_a_dry_run_of_what_cron_starts_reckons_with_its_reuse(nights: Nights) -> None:
+    file = nights.job("nightly", schedule=NIGHT)
+    nights.until("2026-03-02T12:00+00:00")
+    shown = [nights.project.runner("run", file, "--dry-run", *more).stdout for more in ([], ["--scheduled"])]
+    assert ["they cost nothing" in text for text in shown] == [False, True], shown
+
+
 def test_a_run_that_cron_starts_and_that_cannot_begin_has_a_record(nights: Nights) -> None:
     file = nights.job("nightly", schedule=NIGHT, input={"path": "none.jsonl", "id": "id"})
     with pytest.raises(SpecError, match=r"there is no file `none\.jsonl`"):

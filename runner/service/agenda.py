@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from runner.clock import us_of
 from runner.errors import RunnerError
 from runner.lock import is_locked
 from runner.schedule import moments
@@ -61,12 +62,17 @@ class Called:
     error: RunnerError | None = None
 
 
-def first_seen(book: Book, scheduled: Scheduled, now_us: int) -> Plan:
-    """Return how far a schedule has been judged: one that is new, or has another line, begins now."""
+def first_seen(book: Book, scheduled: Scheduled, now_us: int, from_us: int | None = None) -> Plan:
+    """Return how far a schedule has been judged: one that is new, or has another line, begins now.
+
+    Args:
+        from_us: or it begins then, in microseconds since 1970.
+    """
     plan = book.plan(scheduled.job)
     if plan is None or _says_nothing(plan, scheduled, now_us):
         since_us = now_us if plan is None else min(plan.since_us, now_us)
-        plan = Plan(scheduled.job, str(scheduled.job_file), scheduled.line, since_us, now_us)
+        begins_us = now_us if from_us is None else from_us
+        plan = Plan(scheduled.job, str(scheduled.job_file), scheduled.line, since_us, begins_us)
         book.keep(plan)
     return plan
 
@@ -96,7 +102,7 @@ def call(book: Book, scheduled: Scheduled, outputs: Path, now_us: int, prepare: 
         busy = bool(ahead) or is_locked(outputs / scheduled.job)
         called = []
         for each in judged:
-            known = book.moment(scheduled.job, us(each.moment.at))
+            known = book.moment(scheduled.job, us_of(each.moment.at))
             if known is not None and known.task is not None:
                 continue  # it came before, while the clock was ahead
             made = _called(book, scheduled, each, now_us, prepare, busy=busy, ahead=ahead)
@@ -104,7 +110,7 @@ def call(book: Book, scheduled: Scheduled, outputs: Path, now_us: int, prepare: 
                 busy, ahead = False, []
             called.append(made)
         book.note(each.record for each in called)
-        book.keep(replace(plan, last_us=us(judged[-1].moment.at)))
+        book.keep(replace(plan, last_us=us_of(judged[-1].moment.at)))
         return called
 
 
@@ -118,7 +124,7 @@ def _called(
     busy: bool,
     ahead: Sequence[Task],
 ) -> Called:
-    at_us = us(judged.moment.at)
+    at_us = us_of(judged.moment.at)
     record = Moment(scheduled.job, at_us, str(judged.verdict), judged.why, now_us, None)
     if judged.verdict is not Verdict.RUN:
         return Called(record)
@@ -160,16 +166,13 @@ def take_turn(book: Book, scheduled: Scheduled, now_us: int) -> OwnTurn:
     newest = moments.latest(scheduled.schedule, scheduled.job, now)
     if newest is None:
         return OwnTurn(None)
-    at_us = us(newest.at)
+    at_us = us_of(newest.at)
     with book.changing():
-        plan = book.plan(scheduled.job)
-        if plan is None or _says_nothing(plan, scheduled, now_us):
-            since_us = now_us if plan is None else min(plan.since_us, now_us)
-            plan = Plan(scheduled.job, str(scheduled.job_file), scheduled.line, since_us, at_us - 1)
+        plan = first_seen(book, scheduled, now_us, at_us - 1)
         known = book.moment(scheduled.job, at_us)
         if plan.last_us < at_us and known is None:
             between = list(moments.moments(scheduled.schedule, scheduled.job, at(plan.last_us), newest.at))[:-1]
-            book.note(Moment(scheduled.job, us(each.at), "missed", "nothing started it", now_us, None)
+            book.note(Moment(scheduled.job, us_of(each.at), "missed", "nothing started it", now_us, None)
                       for each in between)  # fmt: skip
             book.note([Moment(scheduled.job, at_us, "run", NOT_BEGUN, now_us, None)])
             book.keep(replace(plan, last_us=at_us))
@@ -180,8 +183,3 @@ def take_turn(book: Book, scheduled: Scheduled, now_us: int) -> OwnTurn:
 def at(at_us: int) -> datetime:
     """Return a time in microseconds since 1970 as a datetime in UTC."""
     return datetime.fromtimestamp(at_us / 1e6, UTC)
-
-
-def us(moment: datetime) -> int:
-    """Return a moment in microseconds since 1970."""
-    return round(moment.timestamp() * 1e6)

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from pathlib import Path
-from types import FrameType
 
 import click
 
-from runner.errors import Exit, FatalError, SpecError
+from runner.errors import Exit, SpecError
 from runner.stdio import complain, say, stdout
-
-POLL_S = 0.25
-"""How often the service looks at what it has to do."""
-
-TROUBLED_S = 5.0
-"""The same while its disk is full, or it may not write."""
 
 _outputs = click.option(
     "--output",
@@ -96,6 +88,7 @@ def serve(jobs: tuple[Path, ...], workers: int, until_idle: bool, outputs: Path 
     from runner.service.folder import INBOX, Inbox, ScheduledJobs
     from runner.service.processes import OwnProcesses
     from runner.service.serve import Service
+    from runner.signals import at_an_ending
 
     for job in jobs:
         if not job.is_file():
@@ -118,7 +111,7 @@ def serve(jobs: tuple[Path, ...], workers: int, until_idle: bool, outputs: Path 
             say=complain,
         )
 
-        def on_signal(number: int, frame: FrameType | None) -> None:
+        def on_signal() -> None:
             if service.stopping:
                 service.kill()
             else:
@@ -126,27 +119,10 @@ def serve(jobs: tuple[Path, ...], workers: int, until_idle: bool, outputs: Path 
                 complain("stopping: runs finish what is on its way (again to end them at once)")
             wake.set()
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` asks to go on when the terminal closes
-                signal.signal(number, on_signal)
         complain(f"serving {outputs} with {workers} {'worker' if workers == 1 else 'workers'}; Ctrl-C stops")
-        trouble = None
-        while True:
-            try:
-                service.turn()
-                idle = service.idle if until_idle else False
-                trouble = None
-            except (FatalError, OSError) as error:  # a full disk tonight is no reason to be gone tomorrow
-                idle = False
-                if str(error) != trouble:
-                    complain(f"error: {error}")
-                trouble = str(error)
-            # What cannot be written down now is found out again at the next start.
-            working = service.working if trouble is None else service.alive
-            if idle or (service.stopping and not working):
-                return Exit.OK
-            wake.wait(POLL_S if trouble is None else TROUBLED_S)
-            wake.clear()
+        with at_an_ending(on_signal):
+            service.run(wake, until_idle=until_idle)
+    return Exit.OK
 
 
 @click.command()

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from runner import app, detached, runs
 from runner.batches.office import Errand
-from runner.clock import Clock, SystemClock
+from runner.clock import Clock, SystemClock, us_of
 from runner.errors import LockedError, RunnerError, SpecError
 from runner.execution import Outcome, finished_code
-from runner.load import Job, find_root, load_job
+from runner.load import find_root
 from runner.manifest import Manifest, Origin, utc_text
 from runner.notify import watch
 from runner.progress import Console
@@ -24,7 +24,7 @@ from runner.service import agenda
 from runner.service.agenda import Scheduled
 from runner.service.book import Book
 from runner.service.folder import read_schedule
-from runner.service.submission import reusing
+from runner.service.submission import unattended
 from runner.stdio import complain
 
 
@@ -63,7 +63,7 @@ def run_scheduled(
             raise
         if turn.moment is None:
             return _start(job_file, overrides, outputs, console, errand, Origin(scheduled=True), clock, environ)
-        moment = utc_text(agenda.us(turn.moment.at))
+        moment = utc_text(us_of(turn.moment.at))
         run = runs.of_moment(folder / scheduled.job, moment)
         if turn.record is not None and turn.record.task is not None:
             raise _taken(turn.moment, f"a service has it, as task {turn.record.task}")
@@ -108,8 +108,7 @@ def _start(
     run_date: date | None = None,
 ) -> Outcome:
     try:
-        overrides = reusing(job_file, overrides, run_date)
-        job: Job = load_job(job_file, overrides=overrides, environ=environ, run_date=run_date)
+        job = unattended(job_file, overrides, run_date, environ)
         if not errand.wait:
             detached.refuse_to_detach(job)
     except RunnerError as error:  # before anybody watches
@@ -140,6 +139,6 @@ def _taken(moment: Moment, why: str) -> SpecError:
 
 
 def _note(book: Book, scheduled: Scheduled, moment: Moment, clock: Clock, verdict: str, why: str) -> None:
-    known = book.moment(scheduled.job, agenda.us(moment.at))
+    known = book.moment(scheduled.job, us_of(moment.at))
     if known is not None:
         book.note([replace(known, verdict=verdict, why=why, noted_us=clock.now_us())])

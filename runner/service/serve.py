@@ -6,6 +6,7 @@ both are looked at again when it starts: killed at any moment, it goes on where 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from datetime import date
 from pathlib import Path
 
 from runner import runs
-from runner.clock import Clock
+from runner.clock import Clock, us_of
 from runner.errors import Exit, FatalError, RunnerError, SpecError
 from runner.history import outcome as outcome_of
 from runner.load import load_job
@@ -32,6 +33,12 @@ from runner.service.work import LOG, home_of, is_waiting, job_of
 
 MOST_KILLS = 3
 """How often a task's process may be killed before the task is given up."""
+
+POLL_S = 0.25
+"""How often the service looks at what it has to do."""
+
+TROUBLED_S = 5.0
+"""The same while its disk is full, or it may not write."""
 
 _AGAIN_S = 60
 _LOCKED_S = 5
@@ -90,6 +97,34 @@ class Service:
         self._scheduled: list[Scheduled] = []
         self._next: dict[Scheduled, int] = {}  # when to ask again, so that waiting costs next to nothing
         self.stopping = False
+
+    def run(self, wake: threading.Event, *, until_idle: bool = False) -> None:
+        """Work until stopped. A full disk tonight is no reason to be gone tomorrow.
+
+        Args:
+            wake: set by who changes `stopping`.
+            until_idle: or until nothing is queued or going on.
+
+        Raises:
+            SpecError: the queue is damaged.
+        """
+        trouble = None
+        while True:
+            try:
+                self.turn()
+                idle = until_idle and self.idle
+                trouble = None
+            except (FatalError, OSError) as error:
+                idle = False
+                if str(error) != trouble:
+                    self._say(f"error: {error}")
+                trouble = str(error)
+            # What cannot be written down now is found out again at the next start.
+            working = self.working if trouble is None else self.alive
+            if idle or (self.stopping and not working):
+                return
+            wake.wait(POLL_S if trouble is None else TROUBLED_S)
+            wake.clear()
 
     @property
     def idle(self) -> bool:
@@ -259,7 +294,7 @@ class Service:
             self._say_called(scheduled, agenda.call(self._book, scheduled, self._outputs, now_us, _preparing()))
             plan = agenda.first_seen(self._book, scheduled, now_us)
             upcoming = next_start(scheduled.schedule, scheduled.job, agenda.at(plan.last_us))
-            self._next[scheduled] = now_us + _NEVER_US if upcoming is None else agenda.us(upcoming.begins)
+            self._next[scheduled] = now_us + _NEVER_US if upcoming is None else us_of(upcoming.begins)
             if known is None or known.line != scheduled.line:
                 when = f"{upcoming.local:%Y-%m-%d %H:%M %Z}" if upcoming else "never"
                 self._event(f"{scheduled.job} is scheduled ({scheduled.line}): next {when}")

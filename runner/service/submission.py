@@ -14,14 +14,25 @@ from runner.service.book import NewTask, Source, Task
 from runner.snapshot import snapshot
 
 
-def reusing(job_file: Path, overrides: Mapping[str, str], run_date: date | None) -> dict[str, str]:
-    """Return the overrides for runs that nobody looks at: with `reuse: true`, where nobody has said anything about it.
+def unattended(
+    job_file: Path,
+    overrides: Mapping[str, str],
+    run_date: date | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Job:
+    """Return a job for a run that nobody looks at: with `reuse: true`, where nobody has said anything about it.
+
+    Args:
+        run_date: the date that it is for; None: today.
+        environ: as for `load_job`.
 
     Raises:
         SpecErrors: the job file is wrong.
     """
-    says = "reuse" in load_job(job_file, overrides=overrides, run_date=run_date).spec.model_fields_set
-    return {**overrides} if says else {**overrides, "reuse": "true"}
+    job = load_job(job_file, overrides=overrides, run_date=run_date, environ=environ)
+    if "reuse" in job.spec.model_fields_set:
+        return job
+    return load_job(job_file, overrides={**overrides, "reuse": "true"}, run_date=run_date, environ=environ)
 
 
 def prepared(
@@ -48,8 +59,9 @@ def prepared(
     """
     overrides = overrides or {}
     if source == "schedule":
-        overrides = reusing(job_file, overrides, run_date)
-    job = load_job(job_file, overrides=overrides, run_date=run_date)
+        job = unattended(job_file, overrides, run_date)
+    else:
+        job = load_job(job_file, overrides=overrides, run_date=run_date)
     return NewTask(
         job=job.spec.name,
         job_file=str(job_file.resolve()),
