@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from runner import __version__
+from runner import __version__, history_commands
 from runner.errors import Exit, RunnerError, SpecError
+from runner.options import find_run, names, outputs_option, run_argument, say_error, settings_option
 from runner.overrides import full_run
 from runner.overrides import read_settings as _overrides
 from runner.overrides import redirected as _redirected
@@ -59,7 +60,7 @@ def cli() -> None:
     """Run a dataset through an LLM API, as one YAML file says, into Parquet."""
 
 
-for command in (schedule, *service.ALL):
+for command in (schedule, *history_commands.ALL, *service.ALL):
     cli.add_command(command)
 
 
@@ -72,9 +73,6 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-_set = click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the job file: limits.concurrency=8."
-)
 _strategy = click.option(
     "--strategy",
     metavar="NAME",
@@ -84,22 +82,14 @@ _shown = _options(
     click.option("--quiet", "-q", is_flag=True, help="Show nothing but errors."),
     click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON on stdout."),
 )
-_outputs = click.option(
-    "--output",
-    "outputs",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where run folders are; default: outputs/.",
-)
 _date = click.option(
     "--date", "day", metavar="DATE", help="The date that it is for: 2026-01-05, today or yesterday; default: today."
 )
-_run_argument = click.argument("run", required=False)
 
 
 @cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
-@_set
+@settings_option
 @_strategy
 @click.option("--endpoint", metavar="NAME", help="Send to this endpoint instead of the job's.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take only the first N rows.")
@@ -115,7 +105,7 @@ _run_argument = click.argument("run", required=False)
     help="Make the run for this date, unless it is there: 2026-01-05, today or yesterday. Unfinished, it goes on.",
 )
 @click.option("--force", is_flag=True, help="With --date: make another run, whatever there is.")
-@_outputs
+@outputs_option
 @_shown
 def run(
     job: Path,
@@ -198,11 +188,11 @@ def run(
     "--max-active", default=1, show_default=True, type=click.IntRange(1, 64), metavar="N", help="Runs at a time."
 )
 @click.option("--dry-run", is_flag=True, help="List what would be done for each date; begin nothing.")
-@_set
+@settings_option
 @_strategy
 @click.option("--endpoint", metavar="NAME", help="Send to this endpoint instead of the job's.")
 @click.option("--rehearse", is_flag=True, help="Send to the embedded simulator: no key, no cost, no real answers.")
-@_outputs
+@outputs_option
 @_shown
 def backfill(
     job: Path,
@@ -242,7 +232,7 @@ def backfill(
 
 @cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
-@_set
+@settings_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def plan(job: Path, settings: tuple[str, ...], as_json: bool) -> int:
     """Compare the models that fit a JOB, at each service tier: cost and earliest finish. Nothing is sent."""
@@ -254,15 +244,15 @@ def plan(job: Path, settings: tuple[str, ...], as_json: bool) -> int:
 
 
 @cli.command()
-@_run_argument
-@_set
+@run_argument
+@settings_option
 @_strategy
 @click.option(
     "--wait/--no-wait",
     default=None,
     help="Batch API: wait until all batches have ended, or look once and leave. Default: as in the last session.",
 )
-@_outputs
+@outputs_option
 @_shown
 def resume(
     run: str | None,
@@ -280,17 +270,17 @@ def resume(
     from runner import app, detached
     from runner.batches.office import Errand
 
-    folder = _find(run, outputs)
+    folder = find_run(run, outputs)
     errand = Errand(wait=detached.to_wait(folder, wait))
     outcome = app.resume(folder, _overrides(settings, strategy), console=_console(quiet, as_json), errand=errand)
     return _show_outcome(outcome, quiet, as_json)
 
 
 @cli.command()
-@_run_argument
-@_set
+@run_argument
+@settings_option
 @_strategy
-@_outputs
+@outputs_option
 @_shown
 def retry(
     run: str | None, settings: tuple[str, ...], strategy: str | None, outputs: Path | None, quiet: bool, as_json: bool
@@ -298,7 +288,7 @@ def retry(
     """Send only the failed rows of a finished RUN again, and put the new results in their place."""
     from runner import app
 
-    folder = _find(run, outputs)
+    folder = find_run(run, outputs)
     outcome = app.resume(folder, _overrides(settings, strategy), retry=True, console=_console(quiet, as_json))
     return _show_outcome(outcome, quiet, as_json)
 
@@ -312,7 +302,7 @@ def retry(
 @click.option(
     "--rounds", default=3, show_default=True, type=click.IntRange(1, 100), help="How often each has its turn."
 )
-@_set
+@settings_option
 @click.option("--endpoint", metavar="NAME", help="Send to this endpoint instead of the job's.")
 @click.option("--rehearse", is_flag=True, help="Send to the embedded simulator: no key, no cost, no real answers.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before requests that cost money.")
@@ -341,7 +331,7 @@ def compare(
     from runner.compare import Choice
     from runner.compare import compare as contest
 
-    choice = Choice(_names(strategies), _numbers(concurrency, "--concurrency"), _names(models))
+    choice = Choice(names(strategies), _numbers(concurrency, "--concurrency"), names(models))
     comparison, code = contest(
         job,
         _redirected(_overrides(settings), endpoint, rehearse),
@@ -359,13 +349,9 @@ def compare(
     return code
 
 
-def _names(listed: str | None) -> list[str]:
-    return [] if listed is None else [name.strip() for name in listed.split(",") if name.strip()]
-
-
 def _numbers(listed: str | None, option: str) -> list[int]:
     try:
-        numbers = [int(name) for name in _names(listed)]
+        numbers = [int(name) for name in names(listed)]
     except ValueError:
         numbers = [0]
     if any(number < 1 for number in numbers):
@@ -382,9 +368,9 @@ def _confirm(cost: str) -> bool:
 
 
 @cli.command()
-@_run_argument
+@run_argument
 @click.option("--cancel", is_flag=True, help="Cancel those that have not ended, and collect what they finished.")
-@_outputs
+@outputs_option
 @_shown
 def batches(run: str | None, cancel: bool, outputs: Path | None, quiet: bool, as_json: bool) -> int:
     """List the batches of a RUN at the Batch API, or cancel them."""
@@ -393,7 +379,7 @@ def batches(run: str | None, cancel: bool, outputs: Path | None, quiet: bool, as
     from runner.batches.office import Errand
     from runner.clock import SystemClock
 
-    folder = _find(run, outputs)
+    folder = find_run(run, outputs)
     if cancel and ledger.has_open(folder):
         outcome = app.resume(folder, {}, console=_console(quiet, as_json), errand=Errand(cancel=True))
         code = _show_outcome(outcome, quiet, as_json)
@@ -404,62 +390,13 @@ def batches(run: str | None, cancel: bool, outputs: Path | None, quiet: bool, as
 
 
 @cli.command()
-@click.argument("job", required=False)
-@click.option("--since", metavar="TIME", help="Only those that began since: 7d, 12h, 2026-11-01 (UTC).")
-@click.option("--status", metavar="A,B", help="Only those that came out like this: success, partial, stopped, failed …")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
-@_outputs
-def runs(job: str | None, since: str | None, status: str | None, as_json: bool, outputs: Path | None) -> int:
-    """List the runs of all jobs, or of one, the newest last: JOB is its name, file or folder under outputs/."""
-    from runner.listing import list_runs
-
-    say(list_runs(job, outputs, as_json=as_json, since=since, statuses=_names(status)))
-    return Exit.OK
-
-
-@cli.command()
-@_run_argument
-@click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON on stdout.")
-@_outputs
-def show(run: str | None, as_json: bool, outputs: Path | None) -> int:
-    """Explain one RUN: how it went, what it was made from, what to type next."""
-    from runner.listing import show_run
-
-    say(show_run(_find(run, outputs), as_json=as_json))
-    return Exit.OK
-
-
-@cli.command()
-@click.argument("run")
-@click.argument("other", required=False, metavar="[RUN2]")
-@click.option(
-    "--rows",
-    default=20,
-    show_default=True,
-    type=click.IntRange(min=0),
-    metavar="N",
-    help="How many of the rows to show whose answer changed.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
-@_outputs
-def diff(run: str, other: str | None, rows: int, as_json: bool, outputs: Path | None) -> int:
-    """Say what differs between two runs, or between the last two of a job: RUN is then the job's name or file."""
-    from runner.run_diff import compare_runs, last_two
-
-    two = last_two(run, outputs) if other is None else (_find(run, outputs), _find(other, outputs))
-    found = compare_runs(*two, rows)
-    say(json.dumps(found.as_json(), indent=2, ensure_ascii=False) if as_json else found.text())
-    return Exit.OK
-
-
-@cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @click.option("--row", "row_id", required=True, metavar="ID", help="Which row of the input.")
-@_set
+@settings_option
 @click.option("--endpoint", metavar="NAME", help="As if sent to this endpoint instead of the job's.")
 @click.option("--rehearse", is_flag=True, help="As if sent to the embedded simulator.")
 @_date
-@_outputs
+@outputs_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def explain(
     job: Path,
@@ -485,86 +422,10 @@ def explain(
 
 
 @cli.command()
-@_run_argument
-@click.option("--format", "format_", type=click.Choice(["csv", "jsonl"]), default="csv", show_default=True)
-@click.option(
-    "--to", "target", type=click.Path(path_type=Path), metavar="FILE", help="Write here instead of to stdout."
-)
-@click.option(
-    "--needs-review", is_flag=True, help="Only rows that are less sure than the job's `accept_at`, or that failed."
-)
-@_outputs
-def export(run: str | None, format_: str, target: Path | None, needs_review: bool, outputs: Path | None) -> int:
-    """Write the rows of a RUN out, in input order."""
-    from runner.export import export_run
-
-    export_run(_find(run, outputs), format_, target, needs_review=needs_review)
-    return Exit.OK
-
-
-@cli.command()
-@click.argument("job")
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["parquet", "csv", "jsonl"]),
-    help="Default: what the name of FILE says, or CSV.",
-)
-@click.option(
-    "--to", "target", type=click.Path(path_type=Path), metavar="FILE", help="Write here instead of to stdout."
-)
-@click.option("--as-of", metavar="RUN", help="As it was after this run.")
-@_outputs
-def dataset(job: str, format_: str | None, target: Path | None, as_of: str | None, outputs: Path | None) -> int:
-    """Write the whole current dataset of a JOB: the latest answer to each row, over all its runs."""
-    from runner.export import export_dataset
-    from runner.latest import latest_of
-
-    with latest_of(job, as_of, outputs) as latest:
-        rows = export_dataset(latest, format_, target)
-    complain("\n".join(latest.notes(rows)))
-    return Exit.OK
-
-
-@cli.command()
-@click.argument("job", required=False)
-@click.option("--dry-run", is_flag=True, help="Say what would be deleted; delete nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
-@_outputs
-def prune(job: str | None, dry_run: bool, as_json: bool, outputs: Path | None) -> int:
-    """Delete the runs of a JOB that its `keep` does not, but none that something needs; without JOB of every job."""
-    from runner.retention import prune_named
-
-    done = prune_named(job, outputs, dry_run=dry_run)
-    for error in done.refused:
-        _say_error(error)
-    say(json.dumps(done.as_json(), indent=2) if as_json else done.text())
-    return done.refused[0].exit_code if done.refused else Exit.OK
-
-
-@cli.command()
-@click.argument("jobs", nargs=-1, metavar="[JOB]...")
-@click.option("--max-age", metavar="SPAN", help="Such as 26h; default: `notify.late_after` of each job, else 26h.")
-@click.option("--tell", is_flag=True, help="Tell those who asked for `late` in the job file, once.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
-@_outputs
-def check(jobs: tuple[str, ...], max_age: str | None, tell: bool, as_json: bool, outputs: Path | None) -> int:
-    """Say whether each JOB has succeeded lately; exit with 3 where one has not. Default: all jobs that have run."""
-    from runner import checkup
-    from runner.clock import SystemClock
-
-    checked, code = checkup.check_jobs(jobs, max_age, outputs, SystemClock().now_us())
-    if tell:
-        checkup.tell(checked, SystemClock(), os.environ, lambda text: complain(f"warning: {text}"))
-    say(checkup.as_json(checked) if as_json else checkup.text(checked))
-    return code
-
-
-@cli.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @click.option("--test", is_flag=True, help="Send each target a message that says it is a test.")
-@_set
-@_outputs
+@settings_option
+@outputs_option
 def notify(job: Path, test: bool, settings: tuple[str, ...], outputs: Path | None) -> int:
     """Show whom a JOB tells of what, and what they know; or, with --test, whether messages arrive."""
     from runner.load import load_job
@@ -622,12 +483,6 @@ def _read_date(job: Path, text: str | None, option: str) -> date | None:
     return Calendar.of(job, SystemClock().now_us(), os.environ).read(text, option)
 
 
-def _find(name: str | None, outputs: Path | None) -> Path:
-    from runner.runs import find
-
-    return find(name, outputs)
-
-
 def _console(quiet: bool, as_json: bool) -> Console:
     from runner.progress import Console, is_terminal
 
@@ -636,12 +491,12 @@ def _console(quiet: bool, as_json: bool) -> Console:
 
 def _show_outcome(outcome: Outcome, quiet: bool, as_json: bool, *, detach: bool = False) -> int:
     if outcome.stopped_by is not None:
-        _say_error(outcome.stopped_by)
+        say_error(outcome.stopped_by)
     try:
         if as_json or not quiet:
             say(_outcome_text(outcome, as_json))
     except SpecError as error:
-        _say_error(error)  # but how the run ended is what the exit code tells
+        say_error(error)  # but how the run ended is what the exit code tells
     return Exit.OK if detach and outcome.manifest.status == "waiting" else outcome.exit_code
 
 
@@ -659,10 +514,6 @@ def _outcome_text(outcome: Outcome, as_json: bool) -> str:
     return report(outcome.manifest, outcome.folder)
 
 
-def _say_error(error: object) -> None:
-    complain(f"error: {error}")
-
-
 def main() -> None:
     """Run the command line and exit with one of the codes in `runner.errors.Exit`."""
     # Before pyarrow is imported: its own allocator keeps 20 MB more, and 40 at the end of a large run.
@@ -671,18 +522,18 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
     except RunnerError as error:
-        _say_error(error)
+        say_error(error)
         code = error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = Exit.USAGE
     except click.ClickException as error:
-        _say_error(error.format_message())
+        say_error(error.format_message())
         complain("hint: `runner --help` lists the commands, `runner COMMAND --help` its options")
         code = Exit.USAGE
     except PermissionError as error:  # wherever it comes from, it is no bug, and only the user can mend it
         hint = "check its permissions, and those of the folders above it"
-        _say_error(SpecError(error.strerror or str(error), where=error.filename, hint=hint))
+        say_error(SpecError(error.strerror or str(error), where=error.filename, hint=hint))
         code = Exit.USAGE
     except (KeyboardInterrupt, click.Abort):
         complain("interrupted")

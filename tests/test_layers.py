@@ -53,6 +53,7 @@ ORDER = [
         "exact_json",
         "overrides",
         "money",
+        "options",
         "signals",
     },
     {"problems", "text_file", "yaml_dialect", "yaml_mistakes", "yaml_source", "validation", "schema_rules", "prices"},
@@ -139,7 +140,7 @@ ORDER = [
     {"service.serve"},
     {"schedule.target", "schedule.crontab", "schedule.systemd", "schedule.github_actions", "schedule.kubernetes"},
     {"schedule.export", "schedule.upcoming"},
-    {"schedule.commands", "service.commands"},
+    {"schedule.commands", "service.commands", "history_commands"},
     {"api", "cli"},
 ]
 

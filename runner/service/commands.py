@@ -10,15 +10,8 @@ from pathlib import Path
 import click
 
 from runner.errors import Exit, SpecError
+from runner.options import outputs_option, settings_option
 from runner.stdio import complain, say, stdout
-
-_outputs = click.option(
-    "--output",
-    "outputs",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where run folders and the queue are; default: outputs/.",
-)
 
 
 @click.command()
@@ -31,13 +24,11 @@ _outputs = click.option(
     metavar="N",
     help="Higher goes first; default: 0.",
 )
-@click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the job file: limits.concurrency=8."
-)
+@settings_option
 @click.option("--date", "date_", metavar="DATE", help="The date that it is for: 2026-01-31, today or yesterday.")
 @click.option("--full", is_flag=True, help="Also the rows that `incremental` would leave out.")
 @click.option("--rehearse", is_flag=True, help="Send to the embedded simulator: no key, no cost, no real answers.")
-@_outputs
+@outputs_option
 def submit(
     job: Path,
     at: str | None,
@@ -75,7 +66,7 @@ def submit(
 @click.argument("jobs", nargs=-1, metavar="[JOB]...", type=click.Path(path_type=Path))
 @click.option("--workers", default=4, show_default=True, type=click.IntRange(1, 100), help="How many jobs at a time.")
 @click.option("--until-idle", is_flag=True, help="End when nothing is queued or going on.")
-@_outputs
+@outputs_option
 def serve(jobs: tuple[Path, ...], workers: int, until_idle: bool, outputs: Path | None) -> int:
     """Run what is queued and what schedules say, until stopped.
 
@@ -128,7 +119,7 @@ def serve(jobs: tuple[Path, ...], workers: int, until_idle: bool, outputs: Path 
 @click.command()
 @click.option("--all", "every", is_flag=True, help="All that have ended, not only the last ten.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
-@_outputs
+@outputs_option
 def queue(every: bool, as_json: bool, outputs: Path | None) -> int:
     """List what is queued, what is going on, and what has ended lately."""
     from runner.clock import SystemClock
@@ -144,7 +135,7 @@ def queue(every: bool, as_json: bool, outputs: Path | None) -> int:
 
 @click.command()
 @click.argument("task", type=click.IntRange(1, 1 << 53), metavar="ID")
-@_outputs
+@outputs_option
 def cancel(task: int, outputs: Path | None) -> int:
     """End a task of the queue: what it has on its way is finished, and `runner resume` could go on with its run."""
     from runner.clock import SystemClock
@@ -167,7 +158,7 @@ def cancel(task: int, outputs: Path | None) -> int:
 @click.command()
 @click.argument("task", type=click.IntRange(1, 1 << 53), metavar="ID")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the task ends.")
-@_outputs
+@outputs_option
 def logs(task: int, follow: bool, outputs: Path | None) -> int:
     """Show what a task of the queue has said."""
     from runner.runs import outputs_here
@@ -184,7 +175,7 @@ def logs(task: int, follow: bool, outputs: Path | None) -> int:
 
 @click.command(hidden=True)
 @click.argument("task", type=click.IntRange(1, 1 << 53), metavar="ID")
-@_outputs
+@outputs_option
 def work(task: int, outputs: Path | None) -> int:
     """Carry a task of the queue out: what the service starts. It stops when stdin ends."""
     from runner.progress import Console
