@@ -25,13 +25,14 @@ import pyarrow.compute as pc
 
 from runner import journal, parts, runs, selection
 from runner.dataset.survey import Survey, even_sample
-from runner.errors import FatalError, InputError
+from runner.errors import FatalError
 from runner.history import Past, in_order
 from runner.output import RUNNER_FIELDS, to_table
 from runner.plan import Plan
 from runner.records import Item
 from runner.selection import Selection
 from runner.template import MissingField
+from runner.temporary import room_for_files
 
 _MARK_BYTES = 16
 _MARK = struct.Struct("<q8s")
@@ -338,7 +339,7 @@ class _Marks:
     """Marks in a temporary file without a name, numbered in the order in which they are added."""
 
     def __init__(self) -> None:
-        with _room():
+        with room_for_files("the rows that are new cannot be found"):
             self._file = tempfile.TemporaryFile(prefix="runner-marks-")  # noqa: SIM115 - `close` does
         self._waiting: list[bytes] = []
         self._written = 0
@@ -350,7 +351,7 @@ class _Marks:
         self.close()
 
     def close(self) -> None:
-        with _room():
+        with room_for_files("the rows that are new cannot be found"):
             self._file.close()
 
     def add(self, *marks: bytes) -> None:
@@ -370,7 +371,7 @@ class _Marks:
         content = b"".join(self._waiting)
         self._waiting.clear()
         self._written += len(content) // _MARK_BYTES
-        with _room():
+        with room_for_files("the rows that are new cannot be found"):
             self._file.write(content)
 
     def sharing(self, passes: int, turn: int) -> tuple[pa.Array, pa.Array, pa.Array]:
@@ -392,7 +393,7 @@ class _Marks:
         """Yield the first and second halves of all marks, many at a time, with the number of the first of them."""
         self._write()
         first = 0
-        with _room():
+        with room_for_files("the rows that are new cannot be found"):
             self._file.seek(0)
         while content := self._read():
             rows = len(content) // _MARK_BYTES
@@ -402,20 +403,8 @@ class _Marks:
             first += rows
 
     def _read(self) -> bytes:
-        with _room():
+        with room_for_files("the rows that are new cannot be found"):
             return self._file.read(_READ_MARKS * _MARK_BYTES)
-
-
-@contextmanager
-def _room() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"the rows that are new cannot be found: {error.strerror}",
-            where=tempfile.gettempdir(),
-            hint="make room there, or name another folder in the environment variable TMPDIR",
-        ) from error
 
 
 # What others ask ------------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from project import Project
 from runner.errors import RunnerError
 from runner.progress import Console
 from runner.service.book import Book, Task
-from runner.service.folder import Inbox, ScheduledJobs
+from runner.service.folder import ScheduledJobs
+from runner.service.inbox import Inbox
 from runner.service.processes import Launcher, Process
 from runner.service.serve import Service
 from runner.service.submission import prepared

@@ -23,7 +23,7 @@ from runner.manifest import Manifest
 from runner.progress import Console
 from runner.service import listing
 from runner.service.book import Book
-from runner.service.folder import Inbox
+from runner.service.inbox import Inbox
 from runner.service.own_turn import run_scheduled
 from runner.simulator import SimulatorProcess
 

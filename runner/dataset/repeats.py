@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import blake2b
 from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.errors import InputError
+from runner.temporary import room_for_files
 
 _DIGEST_BYTES = 8
 _WRITE_AT = 8192
 _READ_BYTES = 1 << 20
 _IDS_PER_PASS = 1 << 17
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """A full disk, told kindly."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"the ids cannot be counted: {error.strerror}",
-            where=tempfile.gettempdir(),
-            hint="make room there, or name another folder in the environment variable TMPDIR",
-        ) from error
 
 
 class Repeats:
@@ -40,7 +25,7 @@ class Repeats:
     """
 
     def __init__(self) -> None:
-        with _told():
+        with room_for_files("the ids cannot be counted"):
             self._file = tempfile.TemporaryFile(prefix="runner-ids-", buffering=0)  # noqa: SIM115 - `__exit__` closes it
         self._waiting: list[bytes] = []
         self._count = 0
@@ -75,7 +60,7 @@ class Repeats:
         return self._count - distinct
 
     def _flush(self) -> None:
-        with _told():
+        with room_for_files("the ids cannot be counted"):
             unwritten = memoryview(b"".join(self._waiting))
             while unwritten:
                 unwritten = unwritten[self._file.write(unwritten) :]

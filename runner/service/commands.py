@@ -76,7 +76,8 @@ def serve(jobs: tuple[Path, ...], workers: int, until_idle: bool, outputs: Path 
     from runner.lock import locked
     from runner.runs import outputs_here
     from runner.service.book import HOME, Book
-    from runner.service.folder import INBOX, Inbox, ScheduledJobs
+    from runner.service.folder import ScheduledJobs
+    from runner.service.inbox import INBOX, Inbox
     from runner.service.processes import OwnProcesses
     from runner.service.serve import Service
     from runner.signals import at_an_ending

@@ -26,7 +26,8 @@ from runner.schedule.moments import next_start
 from runner.service import agenda
 from runner.service.agenda import Called, Prepare, Scheduled
 from runner.service.book import Book, NewTask, Task
-from runner.service.folder import REFUSED, TAKEN, Inbox, ScheduledJobs
+from runner.service.folder import ScheduledJobs
+from runner.service.inbox import REFUSED, TAKEN, Inbox
 from runner.service.processes import Launcher, Process
 from runner.service.submission import prepared
 from runner.service.work import LOG, home_of, is_waiting, job_of
